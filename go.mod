@@ -1,0 +1,3 @@
+module s3storage
+
+go 1.26

@@ -1,0 +1,46 @@
+package zodb
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors about the state that a storage is in.
+var (
+	// ErrReadOnly refuses a write because the storage, the server or the
+	// connection does not take writes. Errors that wrap it say which and why.
+	ErrReadOnly = errors.New("read-only")
+
+	// ErrClosed refuses work on a storage that was closed.
+	ErrClosed = errors.New("storage is closed")
+
+	// ErrUnsupported refuses a call that this storage does not offer.
+	ErrUnsupported = errors.New("not supported by this storage")
+
+	// ErrCorrupt is the class of all damage found in stored bytes. Errors
+	// that wrap it name the object of the bucket and the offset.
+	ErrCorrupt = errors.New("damaged")
+)
+
+// A POSKeyError reports an object, or a revision of it, that does not exist.
+type POSKeyError struct{ Oid Oid }
+
+func (e *POSKeyError) Error() string { return fmt.Sprintf("no object %s", e.Oid) }
+
+// A ReadConflictError reports that an object which the transaction relied upon
+// (checkCurrentSerialInTransaction) is no longer what it was.
+type ReadConflictError struct {
+	Oid       Oid
+	Committed Tid // the serial that the object has now
+	Read      Tid // the serial that the client has seen
+}
+
+func (e *ReadConflictError) Error() string {
+	return fmt.Sprintf("read conflict on object %s: client has read %s, committed is %s", e.Oid, e.Read, e.Committed)
+}
+
+// A TransactionError reports a call that does not fit the state of its
+// transaction: ZODB's StorageTransactionError.
+type TransactionError struct{ Reason string }
+
+func (e *TransactionError) Error() string { return e.Reason }
