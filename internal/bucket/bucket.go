@@ -3,7 +3,9 @@
 //
 // An object is a name and some bytes, written whole, in one step. Names are
 // slash-separated paths of the characters a-z, 0-9, '-', '_' and '.', at most
-// 200 bytes long; no element is empty, "." or "..".
+// 200 bytes long; no element is empty or begins with '.'. No object is named as
+// a directory that another lies in ("a" beside "a/b"): a store may refuse the
+// second of the two.
 package bucket
 
 import (
@@ -31,6 +33,9 @@ var (
 
 	// ErrDenied: the credentials or file permissions do not allow this.
 	ErrDenied = errors.New("permission denied")
+
+	// ErrBadName: no object can have that name, and nothing was done.
+	ErrBadName = errors.New("not a name for an object")
 )
 
 // An Error says which operation failed on which object of which bucket. It
@@ -78,11 +83,12 @@ type Bucket interface {
 	// it returns, nor afterwards if it returned an error.
 	PutIfAbsent(ctx context.Context, name string, data []byte) error
 
-	// Put writes an object, over an older one if there is one.
+	// Put writes an object, over an older one if there is one. data must not
+	// change, as in PutIfAbsent.
 	Put(ctx context.Context, name string, data []byte) error
 
 	// Get reads an object of at most limit bytes, or fails with ErrNotExist
-	// or ErrTooLarge.
+	// or ErrTooLarge. The caller may change what Get and GetRange return.
 	Get(ctx context.Context, name string, limit int64) ([]byte, error)
 
 	// GetRange reads n > 0 bytes from the offset on. It returns fewer, or
