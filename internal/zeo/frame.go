@@ -82,9 +82,16 @@ func (f *FrameReader) Next() (frame []byte, owned bool, err error) {
 	return frame, true, nil
 }
 
-// Buffered reports whether the next frame has begun to arrive already, so that
-// Next is likely to return without waiting.
-func (f *FrameReader) Buffered() bool { return f.r.Buffered() > f.held }
+// Ready reports whether Next will return a frame, or fail, without waiting.
+func (f *FrameReader) Ready() bool {
+	n := f.r.Buffered() - f.held
+	if n < 4 {
+		return false
+	}
+	b, _ := f.r.Peek(f.held + 4)
+	size := int64(binary.BigEndian.Uint32(b[f.held:]))
+	return size+4 <= int64(n) || size > int64(f.Max)
+}
 
 func unexpected(err error) error {
 	if err == io.EOF {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 
+	"github.com/tinylib/msgp/msgp"
+
 	"s3storage/internal/zodb"
 )
 
@@ -146,7 +148,7 @@ func (e Encoding) appendRevision(b []byte, rev zodb.Revision, ok bool) []byte {
 	}
 	b = append(b, s.triple...)
 	if e == M5 {
-		b, _ = appendMsgpack(b, rev.Data)
+		b = msgp.AppendBytes(b, rev.Data)
 	} else {
 		b = appendPickleBytes(b, rev.Data)
 	}
