@@ -1,0 +1,263 @@
+// Package engine is a ZODB storage on a bucket: it makes transactions of what
+// clients store, has the log commit them, and finds their records again.
+//
+// # State
+//
+// What readers see is what the log has settled: an index in memory of all
+// revisions, which point to records in log objects and payload objects, and a
+// list of all transactions. Both are rebuilt from the log when a node starts.
+// Data itself stays in the bucket and is read through a cache.
+//
+// What writers are judged by is more: also the transactions that are sequenced
+// but not settled (design, section 5). Invariants:
+//
+//   - A transaction that passed its vote holds the locks of its objects until
+//     it has its tid and its place in the log; then it is pending until it is
+//     settled. So the newest serial of a locked object is the pending one, or
+//     else that of the index.
+//   - Tids are given out, and transactions appended to the log, under one
+//     mutex: their order is the same.
+//   - The index changes, and observers are told, under one write lock, a
+//     transaction at a time; readers look things up under the read lock. That
+//     gives invariant I6.
+//
+// A conflict with a pending transaction is told to the client only when that
+// one is settled: the client will ask for the state that won, and one that
+// starts over must be able to see it.
+//
+// # Losing the lead
+//
+// When another node has sealed the epoch, transactions that are not settled
+// never will be, and fail. From then on the engine is read-only: it answers
+// from what had been settled.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"s3storage/internal/bucket"
+	"s3storage/internal/cache"
+	"s3storage/internal/index"
+	"s3storage/internal/txlog"
+	"s3storage/internal/zodb"
+)
+
+// Options for Open. Node, Creator and Logger are required.
+type Options struct {
+	Log     txlog.Config
+	Memory  uint64 // bytes of data to keep in memory; 0 stands for 64 MiB
+	Node    string // names this node to people
+	Creator string // name and version of the program
+	Logger  *slog.Logger
+
+	// MaxInline is how many bytes of data a transaction may have to go into
+	// a log object whole; larger ones go into payload objects first. Default
+	// 4 MiB.
+	MaxInline int
+
+	// Now is the clock that tids come from. Default time.Now.
+	Now func() time.Time
+}
+
+// An Engine is a zodb.Storage in a bucket.
+type Engine struct {
+	bucket bucket.Bucket
+	format *txlog.Format
+	log    *txlog.Log
+	cache  *cache.Cache
+	opts   Options
+
+	locks *lockTable
+	oids  oids
+
+	state struct { // what is settled
+		sync.RWMutex
+		index     *index.Memory
+		names     []string // of the objects that hold records
+		txns      []settledTxn
+		last      zodb.Tid
+		size      int64
+		oidMark   zodb.Oid
+		observers map[zodb.Observer]struct{}
+		changed   chan struct{} // closed at the next change, if anybody waits
+	}
+
+	seq struct { // what is sequenced
+		sync.Mutex
+		last      zodb.Tid
+		pending   map[zodb.Oid]zodb.Tid
+		finishing map[zodb.Tid]*transaction
+		readOnly  error // why there are no writes any more, if so
+	}
+
+	stats struct {
+		loads, stores, commits, aborts, conflicts, active atomic.Int64
+	}
+}
+
+// A settledTxn remembers a transaction of the log.
+type settledTxn struct {
+	tid    zodb.Tid
+	object uint32 // index into names
+	head   txlog.Span
+	oids   []zodb.Oid
+}
+
+var _ zodb.Storage = (*Engine)(nil)
+
+// Open opens the database in a bucket for writing, or makes one in an empty
+// bucket, and takes the lead: another server on the same bucket can write no
+// more.
+func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
+	if opts.Memory == 0 {
+		opts.Memory = 64 << 20
+	}
+	if opts.MaxInline == 0 {
+		opts.MaxInline = 4 << 20
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	f, err := txlog.ReadFormat(ctx, b)
+	if errors.Is(err, txlog.ErrNoDatabase) {
+		f, err = txlog.Create(ctx, b, opts.Creator, opts.Now())
+	}
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{bucket: b, format: f, opts: opts, locks: newLockTable()}
+	if e.cache, err = cache.New(opts.Memory); err != nil {
+		return nil, err
+	}
+	e.state.index = index.NewMemory()
+	e.state.observers = make(map[zodb.Observer]struct{})
+	e.seq.pending = make(map[zodb.Oid]zodb.Tid)
+	e.seq.finishing = make(map[zodb.Tid]*transaction)
+	start := opts.Now()
+	e.log, err = txlog.Open(ctx, b, f, (*logObserver)(e), txlog.Options{Config: opts.Log, Node: opts.Node, Logger: opts.Logger})
+	if err != nil {
+		return nil, err
+	}
+	e.seq.last = e.state.last
+	e.oids.next = max(1, e.state.oidMark) // 0 is the root's
+	opts.Logger.Info("opened database", "bucket", b.Properties().Location, "database", f.Database,
+		"objects", e.state.index.Live(), "transactions", len(e.state.txns), "last", e.state.last,
+		"took", opts.Now().Sub(start).Round(time.Millisecond))
+	return e, nil
+}
+
+// Close waits, for as long as ctx lets it, until transactions that were
+// finished are in the log, and ends all writing.
+func (e *Engine) Close(ctx context.Context) error {
+	e.endWrites(fmt.Errorf("%w: %w", zodb.ErrReadOnly, zodb.ErrClosed))
+	err := e.log.Flush(ctx)
+	e.log.Close()
+	if err != nil {
+		return fmt.Errorf("closing %s: %w", e.bucket.Properties().Location, err)
+	}
+	return nil
+}
+
+// endWrites refuses writes from now on and says why, unless they are already.
+func (e *Engine) endWrites(why error) {
+	e.seq.Lock()
+	if e.seq.readOnly == nil {
+		e.seq.readOnly = why
+	}
+	e.seq.Unlock()
+	e.state.Lock()
+	e.announceLocked()
+	e.state.Unlock()
+}
+
+// ReadOnly implements zodb.Storage.
+func (e *Engine) ReadOnly() error {
+	e.seq.Lock()
+	defer e.seq.Unlock()
+	return e.seq.readOnly
+}
+
+// Info implements zodb.Storage.
+func (e *Engine) Info() zodb.Info {
+	e.state.RLock()
+	defer e.state.RUnlock()
+	return e.infoLocked()
+}
+
+func (e *Engine) infoLocked() zodb.Info {
+	return zodb.Info{Name: e.bucket.Properties().Location, Objects: e.state.index.Live(), Size: e.state.size}
+}
+
+// Stats implements zodb.Storage.
+func (e *Engine) Stats() zodb.Stats {
+	return zodb.Stats{
+		Loads:      e.stats.loads.Load(),
+		Stores:     e.stats.stores.Load(),
+		Commits:    e.stats.commits.Load(),
+		Aborts:     e.stats.aborts.Load(),
+		Conflicts:  e.stats.conflicts.Load(),
+		ActiveTxns: e.stats.active.Load(),
+		Waiting:    e.locks.waiters(),
+	}
+}
+
+// LastTransaction implements zodb.Storage.
+func (e *Engine) LastTransaction() zodb.Tid {
+	e.state.RLock()
+	defer e.state.RUnlock()
+	return e.state.last
+}
+
+// Subscribe implements zodb.Storage.
+func (e *Engine) Subscribe(obs zodb.Observer) zodb.Tid {
+	e.state.Lock()
+	defer e.state.Unlock()
+	e.state.observers[obs] = struct{}{}
+	return e.state.last
+}
+
+// Unsubscribe implements zodb.Storage.
+func (e *Engine) Unsubscribe(obs zodb.Observer) {
+	e.state.Lock()
+	defer e.state.Unlock()
+	delete(e.state.observers, obs)
+}
+
+// announceLocked wakes those who wait for a change of the state.
+func (e *Engine) announceLocked() {
+	if e.state.changed != nil {
+		close(e.state.changed)
+		e.state.changed = nil
+	}
+}
+
+// await waits until reached, which is called with the state locked, returns
+// true. It fails when there will be no more changes.
+func (e *Engine) await(ctx context.Context, reached func() bool) error {
+	for {
+		e.state.Lock()
+		if reached() {
+			e.state.Unlock()
+			return nil
+		}
+		if e.state.changed == nil {
+			e.state.changed = make(chan struct{})
+		}
+		changed := e.state.changed
+		e.state.Unlock()
+		if err := e.ReadOnly(); err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

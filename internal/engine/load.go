@@ -1,0 +1,139 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"s3storage/internal/cache"
+	"s3storage/internal/index"
+	"s3storage/internal/txlog"
+	"s3storage/internal/zodb"
+)
+
+// lookup finds the revision that LoadBefore is to return, less its data. ok is
+// false, without an error, where the object came to be only later.
+func (e *Engine) lookup(oid zodb.Oid, tid zodb.Tid) (r index.Revision, next zodb.Tid, name string, ok bool, err error) {
+	e.state.RLock()
+	defer e.state.RUnlock()
+	r, next, ok, known := e.state.index.Before(oid, tid)
+	if !known || ok && r.Deleted() {
+		return r, next, "", false, &zodb.POSKeyError{Oid: oid}
+	}
+	if ok {
+		name = e.state.names[r.Object]
+	}
+	return r, next, name, ok, nil
+}
+
+// LoadBefore implements zodb.Storage.
+func (e *Engine) LoadBefore(ctx context.Context, oid zodb.Oid, tid zodb.Tid) (rev zodb.Revision, ok bool, err error) {
+	e.stats.loads.Add(1)
+	r, next, name, ok, err := e.lookup(oid, tid)
+	if err != nil || !ok {
+		return rev, ok, err
+	}
+	data, err := e.read(ctx, name, r, oid)
+	if err != nil {
+		return rev, false, err
+	}
+	return zodb.Revision{Data: data, Serial: r.Serial, Next: next}, true, nil
+}
+
+// read returns the data of a revision.
+func (e *Engine) read(ctx context.Context, name string, r index.Revision, oid zodb.Oid) ([]byte, error) {
+	span := txlog.Span{Offset: r.Offset, Size: r.Size}
+	return e.cache.Get(ctx, cache.Key{Name: name, Offset: r.Offset}, func(ctx context.Context) ([]byte, error) {
+		data, err := txlog.ReadRecord(ctx, e.bucket, name, span, oid)
+		if err != nil {
+			err = fmt.Errorf("loading object %s, revision %s: %w", oid, r.Serial, err)
+			e.opts.Logger.Error("cannot read a record", "bucket", e.bucket.Properties().Location, "err", err)
+		}
+		return data, err
+	})
+}
+
+// LoadSerial implements zodb.Storage.
+func (e *Engine) LoadSerial(ctx context.Context, oid zodb.Oid, serial zodb.Tid) ([]byte, error) {
+	e.state.RLock()
+	r, ok := e.state.index.At(oid, serial)
+	if !ok || r.Deleted() {
+		e.state.RUnlock()
+		return nil, &zodb.POSKeyError{Oid: oid}
+	}
+	name := e.state.names[r.Object]
+	e.state.RUnlock()
+	return e.read(ctx, name, r, oid)
+}
+
+// GetTid implements zodb.Storage.
+func (e *Engine) GetTid(_ context.Context, oid zodb.Oid) (zodb.Tid, error) {
+	e.state.RLock()
+	defer e.state.RUnlock()
+	r, ok := e.state.index.Current(oid)
+	if !ok || r.Deleted() {
+		return 0, &zodb.POSKeyError{Oid: oid}
+	}
+	return r.Serial, nil
+}
+
+// History implements zodb.Storage.
+func (e *Engine) History(ctx context.Context, oid zodb.Oid, size int) ([]zodb.HistoryEntry, error) {
+	type place struct {
+		name string
+		head txlog.Span
+	}
+	e.state.RLock()
+	if _, known := e.state.index.Current(oid); !known {
+		e.state.RUnlock()
+		return nil, &zodb.POSKeyError{Oid: oid}
+	}
+	revisions := e.state.index.Newest(oid, size)
+	places := make([]place, len(revisions))
+	for i, r := range revisions {
+		n, _ := slices.BinarySearchFunc(e.state.txns, r.Serial, byTid)
+		t := e.state.txns[n]
+		places[i] = place{e.state.names[t.object], t.head}
+	}
+	e.state.RUnlock()
+
+	entries := make([]zodb.HistoryEntry, len(revisions))
+	for i, r := range revisions {
+		t, err := txlog.ReadHead(ctx, e.bucket, places[i].name, places[i].head)
+		if err != nil {
+			return nil, fmt.Errorf("history of object %s, transaction %s: %w", oid, r.Serial, err)
+		}
+		entries[i] = zodb.HistoryEntry{Tid: r.Serial, Meta: t.Meta, Size: txlog.DataSize(r.Size)}
+	}
+	return entries, nil
+}
+
+// maxInvalidations is how many oids a client is told of; one that missed more
+// had better drop its cache.
+const maxInvalidations = 1 << 20
+
+// Invalidations implements zodb.Storage.
+func (e *Engine) Invalidations(tid zodb.Tid) (last zodb.Tid, oids []zodb.Oid, ok bool) {
+	e.state.RLock()
+	first, _ := slices.BinarySearchFunc(e.state.txns, tid+1, byTid)
+	missed := e.state.txns[first:] // only ever appended to
+	last = e.state.last
+	e.state.RUnlock()
+	seen := make(map[zodb.Oid]struct{})
+	for _, t := range missed {
+		for _, oid := range t.oids {
+			if _, again := seen[oid]; !again {
+				seen[oid] = struct{}{}
+				oids = append(oids, oid)
+			}
+		}
+		if len(oids) > maxInvalidations {
+			return 0, nil, false
+		}
+	}
+	return last, oids, true
+}
+
+// byTid orders settled transactions for a binary search.
+func byTid(s settledTxn, tid zodb.Tid) int { return cmp.Compare(s.tid, tid) }

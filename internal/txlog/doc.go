@@ -1,0 +1,124 @@
+// Package txlog is the log of a database: the one place where a transaction
+// comes to exist, and the order of all of them.
+//
+// # Log objects
+//
+// The log is a sequence of objects in a bucket, numbered by slots that count
+// from 1 without a gap. The object of a slot is named after the epoch, the
+// reign of one leader, in which it was written:
+//
+//	log/<epoch>/<slot>        both as 16 hexadecimal digits
+//
+// It is written once, with put-if-absent, and never changed. All integers are
+// big-endian.
+//
+//	  0   8  magic word "s3zlog\r\n"
+//	  8   2  format version, 1
+//	 10   2  flags, 0; a reader refuses flags that it does not know
+//	 12   4  number of entries
+//	 16  16  database id
+//	 32   8  epoch
+//	 40   8  slot
+//	 48  16  put id: random, tells whose put won
+//	 64  32  the hash of the object of the slot before, zero in slot 1
+//	 96   8  log start: no slot below this one is needed any more
+//	104   8  slot of the newest checkpoint, 0 for none
+//	112   8  settled: the writer knew that all slots up to this one stand
+//	120   8  oid high-water mark: no oid at or above it was handed out
+//	128   8  last tid: of the newest transaction up to and in this object
+//	136      entries
+//	end-32  the hash: SHA-256 of everything before
+//
+// An entry:
+//
+//	0   1  kind: 1 transaction, 2 seal
+//	1   3  zero
+//	4   4  length of the body
+//	8      body
+//
+// The body of a transaction is a head and the records:
+//
+//	 0   8  tid, above that of every transaction before
+//	 8   1  status, ' ' in the ordinary case
+//	 9   3  zero
+//	12   4  number of records
+//	16   4  length of the user's name
+//	20   4  length of the description
+//	24   4  length of the extension, a pickled dict
+//	28   4  number of payload objects, at most 65536
+//	32      user, description, extension
+//	        ids of the payload objects, 16 bytes each
+//	        4  CRC-32C of the head up to here
+//	        records
+//
+// A record:
+//
+//	 0   8  oid
+//	 8   8  serial of the revision that it replaces, 0 for none
+//	16   1  kind: 1 data, 2 deletion, 3 data in a payload object
+//	17   3  zero
+//	20   4  length of the data
+//	24   4  CRC-32C of bytes 0 to 23 and of what follows
+//	28      kind 1: the data
+//	        kind 3: number of the payload object in the head's list (4),
+//	        offset there (8) of a record of kind 1 with the same oid, serial
+//	        and length
+//
+// The body of a seal:
+//
+//	 0   8  the next epoch
+//	 8   4  length of the name
+//	12      name of the node that will lead it, for people
+//
+// # Payload objects
+//
+// Transactions of more than a few MiB would make log objects slow to put. Their
+// records go first, in parallel, into objects of random names,
+//
+//	payload/<id>              32 hexadecimal digits
+//
+// which the transaction then names. What no transaction names is garbage.
+//
+//	  0   8  magic word "s3zpay\r\n"
+//	  8   2  format version, 1
+//	 10   2  flags, 0
+//	 12   4  number of records
+//	 16  16  database id
+//	 32  16  payload id
+//	 48      records of kind 1
+//	end-32  SHA-256 of everything before
+//
+// # The format object
+//
+// The object "format" says what the bucket holds. It is the first object of a
+// database, written once with put-if-absent:
+//
+//	  0   8  magic word "s3zfmt\r\n"
+//	  8   2  format version, 1
+//	 10   2  flags, 0
+//	 12   4  length of the creator
+//	 16  16  database id
+//	 32   8  time of creation, seconds since 1970
+//	 40      creator: name and version of the program that made it
+//	end-32  SHA-256 of everything before
+//
+// # Epochs and seals
+//
+// Epoch 0 has no leader; epoch e+1 begins after the slot in which epoch e was
+// sealed, and is led by the node whose seal it was. The log is what a walk
+// finds: start at slot 1 of epoch 0; a seal leads to the next slot of the next
+// epoch, any other object to the next slot of the same epoch; the first slot
+// that is free is the end. Objects of an epoch behind its seal are not part of
+// the log: their writer had not been acknowledged anything about them.
+//
+// A slot that is free although a later epoch exists, or although an object of
+// its epoch says that it was settled, is a hole: an object was lost, and no
+// walk goes past it.
+//
+// # Rules
+//
+// I1: put-if-absent is all that the log relies on. I3: a transaction exists
+// exactly when its object is part of the log. I4: seals are never deleted. See
+// doc/design.md for these, [Leader] for how a leader writes and [Open] for how
+// a node becomes one.
+package txlog

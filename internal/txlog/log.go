@@ -1,0 +1,225 @@
+package txlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"s3storage/internal/bucket"
+	"s3storage/internal/zodb"
+)
+
+// An Observer learns what becomes of entries. The calls come one at a time, in
+// the order of the log.
+type Observer interface {
+	// Settled is told of an object that has become part of the log.
+	Settled(*Object)
+
+	// Deposed is told, at last, that another node leads, and which entries
+	// therefore are not part of the log and never will be.
+	Deposed(by Lost, failed []Entry)
+}
+
+// A Log writes to the log of a database as its leader. Its methods may be
+// called from any number of goroutines.
+type Log struct {
+	bucket   bucket.Bucket
+	observer Observer
+	logger   *slog.Logger
+
+	ctx    context.Context // ends with Close: then no put is tried again
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // of the actions under way and the teller
+
+	mu struct {
+		sync.Mutex
+		leader *Leader
+		timer  *time.Timer
+		closed bool
+		lost   bool // the observer was, or is about to be, told
+
+		news    []func()      // what the observer has not been told yet
+		telling bool          // the teller is at it
+		idle    chan struct{} // closed when there is nothing left to do or tell; nil if nobody waits
+	}
+	wake chan struct{} // has room for one; filled when there are news
+}
+
+// putTimeout is when a put without answer is given up, to be tried again.
+const putTimeout = 20 * time.Second
+
+func newLog(b bucket.Bucket, leader *Leader, o Observer, logger *slog.Logger) *Log {
+	l := &Log{bucket: b, observer: o, logger: logger, wake: make(chan struct{}, 1)}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.mu.leader = leader
+	l.mu.timer = time.AfterFunc(time.Hour, func() { l.do(func(*Leader) {}) })
+	l.mu.timer.Stop()
+	l.wg.Add(1)
+	go l.tell()
+	return l
+}
+
+// Append queues a transaction. Its tid must lie above that of every one
+// before. The oid high-water mark is at least mark from then on. The observer
+// learns what becomes of it; the transaction must not be changed.
+func (l *Log) Append(t *Transaction, mark zodb.Oid) {
+	l.do(func(leader *Leader) {
+		leader.RaiseOidMark(mark)
+		leader.Append(Entry{Txn: t})
+	})
+}
+
+// RaiseOidMark has the oid high-water mark raised to at least mark. It is,
+// when an object that says so is settled.
+func (l *Log) RaiseOidMark(mark zodb.Oid) {
+	l.do(func(leader *Leader) { leader.RaiseOidMark(mark) })
+}
+
+// do changes the leader's state, starts what it wants done next, and has the
+// observer told what is new.
+func (l *Log) do(change func(*Leader)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.closed {
+		return
+	}
+	leader := l.mu.leader
+	change(leader)
+	for _, o := range leader.Settled() {
+		l.mu.news = append(l.mu.news, func() { l.observer.Settled(o) })
+	}
+	if lost, failed := leader.Lost(); lost != nil && (!l.mu.lost || len(failed) > 0) {
+		l.mu.lost = true
+		l.mu.news = append(l.mu.news, func() { l.observer.Deposed(*lost, failed) })
+	}
+	actions, wake := leader.Next(time.Now())
+	for _, a := range actions {
+		l.wg.Add(1)
+		go l.act(a)
+	}
+	if wake.IsZero() {
+		l.mu.timer.Stop()
+	} else {
+		l.mu.timer.Reset(time.Until(wake))
+	}
+	if len(l.mu.news) > 0 || l.mu.idle != nil {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// tell tells the observer the news, until the log is closed.
+func (l *Log) tell() {
+	defer l.wg.Done()
+	for {
+		select {
+		case <-l.wake:
+		case <-l.ctx.Done():
+			return
+		}
+		l.mu.Lock()
+		for len(l.mu.news) > 0 && !l.mu.closed {
+			news := l.mu.news
+			l.mu.news, l.mu.telling = nil, true
+			l.mu.Unlock()
+			for _, tell := range news {
+				tell()
+			}
+			l.mu.Lock()
+			l.mu.telling = false
+		}
+		if l.mu.idle != nil && l.mu.leader.Idle() {
+			close(l.mu.idle)
+			l.mu.idle = nil
+		}
+		l.mu.Unlock()
+	}
+}
+
+// act does one action and reports to the leader.
+func (l *Log) act(a Action) {
+	defer l.wg.Done()
+	ctx, cancel := context.WithTimeout(l.ctx, putTimeout)
+	defer cancel()
+	switch a.Kind {
+	case ActionPut:
+		err := l.bucket.PutIfAbsent(ctx, a.Name, a.Data)
+		outcome := PutStands
+		switch {
+		case errors.Is(err, bucket.ErrExist):
+			outcome = PutTaken
+		case err != nil:
+			outcome = PutUnknown
+			if l.ctx.Err() == nil {
+				l.logger.Warn("put of a log object failed or its outcome is unknown; putting it again until it is known; commits wait",
+					"object", a.Name, "err", err)
+			}
+		}
+		l.do(func(leader *Leader) { leader.PutDone(time.Now(), a.Slot, outcome) })
+	case ActionRead:
+		id, by, err := readPutID(ctx, l.bucket, a.Name)
+		if err != nil && l.ctx.Err() == nil {
+			l.logger.Warn("reading back a log object failed; putting it again", "object", a.Name, "err", err)
+		}
+		l.do(func(leader *Leader) { leader.ReadDone(time.Now(), a.Slot, id, err == nil, by) })
+	}
+}
+
+// readPutID finds out whose object stands in a slot and, for a seal, the name
+// of its node.
+func readPutID(ctx context.Context, b bucket.Bucket, name string) (id PutID, by string, err error) {
+	head, err := b.GetRange(ctx, name, 0, headerSize)
+	if err != nil {
+		return id, "", err
+	}
+	if id, err = decodePutID(name, head); err != nil {
+		return id, "", err
+	}
+	// The header alone may have been damaged on the way: nothing is decided
+	// before the whole object was checked.
+	o, err := readObject(ctx, b, name)
+	if err != nil {
+		return id, "", err
+	}
+	if s := o.Seal(); s != nil {
+		by = s.By
+	}
+	return o.Put, by, nil
+}
+
+// Flush waits until everything that was appended is settled or failed, and the
+// observer has been told.
+func (l *Log) Flush(ctx context.Context) error {
+	l.mu.Lock()
+	if l.mu.leader.Idle() && len(l.mu.news) == 0 && !l.mu.telling {
+		l.mu.Unlock()
+		return nil
+	}
+	if l.mu.idle == nil {
+		l.mu.idle = make(chan struct{})
+	}
+	idle := l.mu.idle
+	l.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the log still has transactions to write: %w", context.Cause(ctx))
+	}
+}
+
+// Close stops writing. What has not been settled by then may or may not become
+// part of the log; nobody is told.
+func (l *Log) Close() {
+	l.mu.Lock()
+	l.mu.closed = true
+	l.mu.timer.Stop()
+	l.mu.Unlock()
+	l.cancel()
+	l.wg.Wait()
+}

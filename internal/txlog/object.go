@@ -1,0 +1,232 @@
+package txlog
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+
+	"s3storage/internal/zodb"
+)
+
+// A Slot is the place of an object in the log; the first is 1.
+type Slot uint64
+
+// An Epoch is the reign of one leader; 0 is the one before the first.
+type Epoch uint64
+
+// A DatabaseID tells databases apart. It is random.
+type DatabaseID [16]byte
+
+// A PutID tells whose put of a slot it was that won. It is random.
+type PutID [16]byte
+
+// A Hash is the SHA-256 of a log object, less the hash itself.
+type Hash [sha256.Size]byte
+
+func (id DatabaseID) String() string { return hex.EncodeToString(id[:]) }
+func (id PutID) String() string      { return hex.EncodeToString(id[:]) }
+
+// NewPutID returns a random id.
+func NewPutID() (id PutID) {
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand
+	return id
+}
+
+// Name returns the name of the object of a slot.
+func Name(e Epoch, s Slot) string { return fmt.Sprintf("log/%016x/%016x", uint64(e), uint64(s)) }
+
+// Prefix is what the names of all log objects start with.
+const Prefix = "log/"
+
+// parseName reads a name as Name writes it.
+func parseName(name string) (e Epoch, s Slot, ok bool) {
+	var extra string
+	n, _ := fmt.Sscanf(name, "log/%016x/%016x%s", (*uint64)(&e), (*uint64)(&s), &extra)
+	return e, s, n == 2 && name == Name(e, s)
+}
+
+// A Header is what every log object says besides its entries.
+type Header struct {
+	Database   DatabaseID
+	Epoch      Epoch
+	Slot       Slot
+	Put        PutID
+	Prev       Hash
+	LogStart   Slot
+	Checkpoint Slot
+	Settled    Slot
+	OidMark    zodb.Oid
+	LastTid    zodb.Tid
+}
+
+// An Object is a log object in memory.
+type Object struct {
+	Header
+	Entries []Entry
+	Hash    Hash
+	Size    int64 // bytes of the object
+}
+
+// Name returns the object's name in the bucket.
+func (o *Object) Name() string { return Name(o.Epoch, o.Slot) }
+
+// Seal returns the seal in the object, or nil. A seal stands alone.
+func (o *Object) Seal() *Seal {
+	if len(o.Entries) == 1 {
+		return o.Entries[0].Seal
+	}
+	return nil
+}
+
+// An Entry is one of a transaction and a seal; the other is nil.
+type Entry struct {
+	Txn  *Transaction
+	Seal *Seal
+}
+
+// A Seal ends an epoch.
+type Seal struct {
+	Next Epoch
+	By   string // name of the node that leads the next epoch
+}
+
+const (
+	logMagic     = "s3zlog\r\n"
+	payloadMagic = "s3zpay\r\n"
+	formatMagic  = "s3zfmt\r\n"
+
+	formatVersion = 1
+
+	headerSize      = 136
+	entryHeaderSize = 8
+
+	entryTransaction = 1
+	entrySeal        = 2
+
+	// MaxObjectSize bounds what is read as one log object. Writers stay far
+	// below: see Config.
+	MaxObjectSize = 256 << 20
+
+	maxNodeName = 4096
+)
+
+// encode returns the bytes of the object and sets its Hash and Size, and the
+// offsets in its transactions.
+func (o *Object) encode() []byte {
+	size := headerSize + sha256.Size
+	for _, e := range o.Entries {
+		size += entryHeaderSize + e.size()
+	}
+	b := make([]byte, 0, size)
+	b = appendStart(b, logMagic, len(o.Entries))
+	b = append(b, o.Database[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(o.Epoch))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.Slot))
+	b = append(b, o.Put[:]...)
+	b = append(b, o.Prev[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(o.LogStart))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.Checkpoint))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.Settled))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.OidMark))
+	b = binary.BigEndian.AppendUint64(b, uint64(o.LastTid))
+	for _, e := range o.Entries {
+		kind := byte(entryTransaction)
+		if e.Seal != nil {
+			kind = entrySeal
+		}
+		b = append(b, kind, 0, 0, 0)
+		b = binary.BigEndian.AppendUint32(b, uint32(e.size()))
+		if e.Seal != nil {
+			b = binary.BigEndian.AppendUint64(b, uint64(e.Seal.Next))
+			b = appendBytes32(b, []byte(e.Seal.By))
+		} else {
+			b = e.Txn.append(b)
+		}
+	}
+	o.Hash = sha256.Sum256(b)
+	b = append(b, o.Hash[:]...)
+	o.Size = int64(len(b))
+	return b
+}
+
+func (e Entry) size() int {
+	if e.Seal != nil {
+		return 12 + len(e.Seal.By)
+	}
+	return e.Txn.size()
+}
+
+// Decode reads a log object, which is named in errors. The object's
+// transactions share memory with b. Errors wrap zodb.ErrCorrupt, or
+// ErrNewerFormat.
+func Decode(name string, b []byte) (*Object, error) {
+	r, err := open(name, b, logMagic, headerSize)
+	if err != nil {
+		return nil, err
+	}
+	o := &Object{Hash: r.hash, Size: int64(len(b))}
+	o.Header = r.header()
+	n := r.count
+	if n > len(r.b)/entryHeaderSize {
+		return nil, r.corrupt("%d entries cannot fit into %d bytes", n, len(b))
+	}
+	o.Entries = make([]Entry, 0, n)
+	last := zodb.NoTid
+	for range n {
+		kind := r.byte()
+		r.zero(3)
+		body := r.sub(r.uint32())
+		if r.err != nil {
+			return nil, r.err
+		}
+		var e Entry
+		switch kind {
+		case entryTransaction:
+			if e.Txn, err = body.transaction(); err == nil && e.Txn.Tid <= last {
+				err = body.corrupt("tid %s does not lie above %s", e.Txn.Tid, last)
+			}
+			if err == nil {
+				last = e.Txn.Tid
+			}
+		case entrySeal:
+			e.Seal = &Seal{Next: Epoch(body.uint64()), By: string(body.bytes(body.uint32()))}
+			err = body.end()
+		default:
+			err = body.corrupt("unknown kind of entry %d", kind)
+		}
+		if err != nil {
+			return nil, err
+		}
+		o.Entries = append(o.Entries, e)
+	}
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.Seal() == nil && hasSeal(o.Entries):
+		return nil, r.corrupt("a seal beside other entries")
+	case last != zodb.NoTid && o.LastTid != last:
+		return nil, r.corrupt("last tid is given as %s, but is %s", o.LastTid, last)
+	}
+	return o, nil
+}
+
+func hasSeal(entries []Entry) bool {
+	for _, e := range entries {
+		if e.Seal != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// decodePutID reads whose object it is from the first headerSize bytes.
+func decodePutID(name string, b []byte) (PutID, error) {
+	if len(b) < headerSize || !bytes.HasPrefix(b, []byte(logMagic)) {
+		return PutID{}, fmt.Errorf("%w: %s is not a log object", zodb.ErrCorrupt, name)
+	}
+	return PutID(b[48:64]), nil
+}
