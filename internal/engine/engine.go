@@ -109,7 +109,10 @@ type settledTxn struct {
 	oids   []zodb.Oid
 }
 
-var _ zodb.Storage = (*Engine)(nil)
+var (
+	_ zodb.Storage      = (*Engine)(nil)
+	_ zodb.CachedLoader = (*Engine)(nil)
+)
 
 // Open opens the database in a bucket for writing, or makes one in an empty
 // bucket, and takes the lead: another server on the same bucket can write no

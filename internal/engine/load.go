@@ -41,6 +41,20 @@ func (e *Engine) LoadBefore(ctx context.Context, oid zodb.Oid, tid zodb.Tid) (re
 	return zodb.Revision{Data: data, Serial: r.Serial, Next: next}, true, nil
 }
 
+// LoadBeforeCached implements zodb.CachedLoader.
+func (e *Engine) LoadBeforeCached(oid zodb.Oid, tid zodb.Tid) (rev zodb.Revision, ok, hit bool, err error) {
+	r, next, name, ok, err := e.lookup(oid, tid)
+	if err == nil && ok {
+		data, cached := e.cache.Cached(cache.Key{Name: name, Offset: r.Offset})
+		if !cached {
+			return rev, false, false, nil
+		}
+		rev = zodb.Revision{Data: data, Serial: r.Serial, Next: next}
+	}
+	e.stats.loads.Add(1)
+	return rev, ok, true, err
+}
+
 // read returns the data of a revision.
 func (e *Engine) read(ctx context.Context, name string, r index.Revision, oid zodb.Oid) ([]byte, error) {
 	span := txlog.Span{Offset: r.Offset, Size: r.Size}
