@@ -1,0 +1,327 @@
+"""Starts and stops the programs that the tests talk to.
+
+A Bucket is a fresh place to keep a database, a Server runs over one or more of
+them, a Gateway is the real S3 server that the buckets of kind s3 live in.
+
+The environment says what is tested:
+
+S3STORAGE_BINARY      the server, by default bin/s3storage-race
+VERSITYGW             the S3 gateway, by default .tools/versitygw
+INTEROP_SERVER        "reference" runs the tests against ZEO's own server, which
+                      proves those tests that do not need a bucket
+"""
+
+import itertools
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("S3STORAGE_BINARY") or str(ROOT / "bin" / "s3storage-race")
+VERSITYGW = os.environ.get("VERSITYGW") or str(ROOT / ".tools" / "versitygw")
+REFERENCE = os.environ.get("INTEROP_SERVER") == "reference"
+
+# How long to wait before something counts as hung.
+HANG = 60
+
+ACCESS_KEY = "tester"
+SECRET_KEY = "not-a-secret"
+
+# What the server must never print.
+ALARMS = re.compile(r"DATA RACE|^panic:|^fatal error:|panic serving|\[recovered\]", re.M)
+
+
+def wait_until(what, condition, timeout=HANG, interval=0.01):
+    """Poll until condition() is true, and return what it returned."""
+    give_up = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > give_up:
+            raise AssertionError(f"waited {timeout} s in vain: {what}")
+        time.sleep(interval)
+
+
+def free_port(host="127.0.0.1"):
+    """A port that is free now, and that no outgoing connection will take.
+
+    Below the ephemeral range: a client that polls for a restarting server on an
+    ephemeral port can end up connected to itself.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for _ in range(200):
+        port = random.SystemRandom().randrange(12000, 32000)
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("no free port")
+
+
+class Gateway:
+    """versitygw over a directory, on loopback."""
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        self.port = free_port()
+        for name in ("root", "sidecar"):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        (self.directory / "root" / "bucket").mkdir(exist_ok=True)
+        self.log = open(self.directory / "gateway.log", "wb")
+        self.process = subprocess.Popen(
+            [VERSITYGW, "--port", f"127.0.0.1:{self.port}",
+             "--access", ACCESS_KEY, "--secret", SECRET_KEY,
+             "--region", "us-east-1", "--quiet", "--keep-alive",
+             "posix", "--sidecar", str(self.directory / "sidecar"),
+             str(self.directory / "root")],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+
+        def answers():
+            if self.process.poll() is not None:
+                raise AssertionError("the S3 gateway ended: " + (
+                    self.directory / "gateway.log").read_text(errors="replace"))
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                return False
+            return True
+        wait_until("the S3 gateway answers", answers)
+
+    def url(self, prefix):
+        return (f"s3://bucket/{prefix}?endpoint=http://127.0.0.1:{self.port}"
+                "&region=us-east-1&path-style=true")
+
+    def objects(self, prefix):
+        """The directory in which the gateway keeps what is below the prefix."""
+        return self.directory / "root" / "bucket" / prefix
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+
+class Bucket:
+    """A fresh place for one database: its URL, and where its objects lie."""
+
+    _numbers = itertools.count()
+
+    def __init__(self, kind, directory, gateway=None):
+        self.kind = kind
+        number = next(self._numbers)
+        if kind == "s3":
+            prefix = f"db-{os.getpid()}-{number}"
+            self.url = gateway.url(prefix)
+            self.path = gateway.objects(prefix)
+        else:
+            self.path = pathlib.Path(directory) / f"bucket-{number}"
+            self.url = str(self.path)
+
+    def objects(self, under=""):
+        """Paths of all objects below the given key prefix, sorted by key."""
+        return sorted(p for p in (self.path / under).rglob("*") if p.is_file())
+
+
+class Server:
+    """One server process over one or more buckets.
+
+    Every start after the first listens on the same addresses again, so that
+    clients find the server back.
+    """
+
+    def __init__(self, directory, storages, *, listen=None, msgpack=False,
+                 arguments=(), reference=REFERENCE, read_only=False):
+        self.directory = pathlib.Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # One unnamed bucket, or {storage name: bucket}.
+        self.storages = storages if isinstance(storages, dict) else {"1": storages}
+        self.named = isinstance(storages, dict)
+        self.listen = [listen] if isinstance(listen, str) else list(listen or [])
+        if not self.listen:
+            self.listen = [f"127.0.0.1:{free_port()}"]
+        self.msgpack = msgpack
+        self.arguments = list(arguments)
+        self.reference = reference
+        self.read_only = read_only
+        self.process = None
+        self.starts = 0
+        self.ready_lines = []
+
+    # -- what it prints
+
+    @property
+    def stdout_path(self):
+        return self.directory / f"stdout-{self.starts}"
+
+    @property
+    def stderr_path(self):
+        return self.directory / f"stderr-{self.starts}"
+
+    def stdout(self):
+        return self.stdout_path.read_text(errors="replace")
+
+    def stderr(self):
+        """Everything that it logged, in all its lives."""
+        return "".join(
+            (self.directory / f"stderr-{n}").read_text(errors="replace")
+            for n in range(1, self.starts + 1))
+
+    # -- start and stop
+
+    def command(self):
+        if self.reference:
+            return self._reference_command()
+        command = [BINARY, "serve"]
+        for address in self.listen:
+            command += ["--listen", address]
+        for name, bucket in self.storages.items():
+            command += (["--storage", f"{name}={bucket.url}"] if self.named
+                        else ["--bucket", bucket.url])
+        if self.msgpack:
+            command.append("--msgpack")
+        return command + self.arguments
+
+    def _reference_command(self):
+        [listen] = self.listen
+        conf = ["<zeo>", f"  address {listen.removeprefix('unix:')}",
+                "  invalidation-queue-size 10000",
+                f"  msgpack {'true' if self.msgpack else 'false'}",
+                f"  read-only {'true' if self.read_only else 'false'}",
+                "</zeo>"]
+        for name, bucket in self.storages.items():
+            bucket.path.mkdir(parents=True, exist_ok=True)
+            conf += [f"<filestorage {name}>",
+                     f"  path {bucket.path / 'Data.fs'}",
+                     "</filestorage>"]
+        path = self.directory / "zeo.conf"
+        path.write_text("\n".join(conf) + "\n")
+        return [sys.executable, "-m", "ZEO.runzeo", "-C", str(path)]
+
+    def spawn(self):
+        """Start without waiting until it is ready."""
+        assert self.process is None
+        self.starts += 1
+        environment = dict(
+            os.environ,
+            AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY,
+            AWS_EC2_METADATA_DISABLED="true")
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            environment.pop(name, None)
+        with open(self.stdout_path, "wb") as out, open(self.stderr_path, "wb") as err:
+            self.process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                env=environment, cwd=self.directory)
+
+    def ready(self):
+        """Whether all listeners stand; an error if the server has ended."""
+        if self.process.poll() is not None:
+            raise AssertionError(
+                f"the server ended with {self.process.returncode}:\n"
+                + self.stdout() + self.stderr_path.read_text(errors="replace")[-8000:])
+        if self.reference:
+            try:
+                self.dial().close()
+            except OSError:
+                return False
+            return True
+        self.ready_lines = re.findall(r"^listening on (.+)$", self.stdout(), re.M)
+        return len(self.ready_lines) >= len(self.listen)
+
+    def start(self):
+        self.spawn()
+        wait_until("the server is ready", self.ready)
+        if not self.reference:
+            self.listen = [line.strip() for line in self.ready_lines]
+        return self
+
+    def stop(self):
+        """Stop in order, and insist that it does."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            code = process.wait(HANG)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGQUIT)  # have Go print its goroutines
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            raise AssertionError(
+                "the server did not stop on SIGTERM:\n"
+                + self.stderr_path.read_text(errors="replace")[-20000:])
+        self.check_log()
+        if not self.reference:
+            assert code == 0, (
+                f"exit code {code} after SIGTERM:\n" + self.stderr()[-8000:])
+
+    def kill(self):
+        """Stop as a power cut does."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def restart(self):
+        self.stop()
+        return self.start()
+
+    def check_log(self):
+        log = self.stderr()
+        alarm = ALARMS.search(log)
+        assert not alarm, "the server's log:\n" + log[max(0, alarm.start() - 500):][:20000]
+
+    # -- how to reach it
+
+    @property
+    def address(self):
+        """The first address, as ClientStorage wants it."""
+        return parse_address(self.listen[0])
+
+    @property
+    def host_port(self):
+        return self.listen[0]
+
+    def dial(self, timeout=HANG):
+        """A plain socket to the server."""
+        return dial(self.address, timeout)
+
+
+def parse_address(text):
+    if text.startswith("unix:"):
+        return text[len("unix:"):]
+    if text.startswith("/"):
+        return text
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def dial(address, timeout=HANG):
+    if isinstance(address, str):
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(address)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+    connection = socket.create_connection(address, timeout)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def remove(path):
+    shutil.rmtree(path, ignore_errors=True)
