@@ -47,6 +47,12 @@ func appendMsgpack(b []byte, v any) (_ []byte, err error) {
 		return appendMsgpackID(b, uint64(v)), nil
 	case zodb.Tid:
 		return appendMsgpackID(b, uint64(v)), nil
+	case []zodb.Oid:
+		b = msgp.AppendArrayHeader(b, uint32(len(v)))
+		for _, oid := range v {
+			b = appendMsgpackID(b, uint64(oid))
+		}
+		return b, nil
 	case Tuple:
 		return appendMsgpackArray(b, v)
 	case List:

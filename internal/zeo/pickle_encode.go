@@ -39,6 +39,8 @@ func appendPickle(b []byte, v any) ([]byte, error) {
 		return appendPickleID(b, uint64(v)), nil
 	case zodb.Tid:
 		return appendPickleID(b, uint64(v)), nil
+	case []zodb.Oid:
+		return appendPickleOids(b, v), nil
 	case Tuple:
 		return appendPickleTuple(b, v)
 	case List:
@@ -130,6 +132,24 @@ func appendPickleBytesHeader(b []byte, n int) []byte {
 func appendPickleID(b []byte, id uint64) []byte {
 	b = append(b, opShortBinBytes, 8)
 	return binary.BigEndian.AppendUint64(b, id)
+}
+
+// appendPickleOids appends a list of oids without making values of them.
+func appendPickleOids(b []byte, oids []zodb.Oid) []byte {
+	b = append(b, opEmptyList)
+	if len(oids) == 1 {
+		return append(appendPickleID(b, uint64(oids[0])), opAppend)
+	}
+	for len(oids) > 0 {
+		n := min(len(oids), pickleBatch)
+		b = append(b, opMark)
+		for _, oid := range oids[:n] {
+			b = appendPickleID(b, uint64(oid))
+		}
+		b = append(b, opAppends)
+		oids = oids[n:]
+	}
+	return b
 }
 
 func appendPickleTuple(b []byte, t Tuple) (_ []byte, err error) {

@@ -1,0 +1,327 @@
+package zeo
+
+import (
+	"slices"
+
+	"s3storage/internal/zodb"
+)
+
+// A txnState says what a transaction is ready for.
+//
+//	open --vote--> voting --> voted --tpc_finish--> (gone)
+//	  ^               |  \
+//	  |  conflicts    |   error --> (gone)
+//	  +---------------+
+//
+// tpc_abort and the end of the connection lead out of every state.
+type txnState int
+
+const (
+	txnOpen txnState = iota
+	txnVoting
+	txnVoted
+)
+
+// A txn is the transaction of a connection between tpc_begin and its end.
+type txn struct {
+	id    []byte // the client's, pickled
+	inner zodb.Transaction
+
+	// broken is why the vote has to fail: the storage refused something that
+	// a one-way call brought. Of the reading goroutine.
+	broken error
+
+	state txnState // guarded by conn.mu
+}
+
+// abort lets go of everything.
+func (t *txn) abort() {
+	if t.inner != nil {
+		t.inner.Abort()
+	}
+}
+
+// spoil makes the vote fail. The first reason is kept.
+func (t *txn) spoil(err error) {
+	if t.broken == nil {
+		t.broken = err
+	}
+}
+
+// txnID returns the i-th argument, which names a transaction, pickled. It is
+// opaque too.
+func (k *call) txnID(i int) ([]byte, error) {
+	switch k.args[i].(type) {
+	case int64, string, []byte:
+		return appendPickle(nil, k.args[i])
+	}
+	return nil, k.wrong(i, "id", "int, str or bytes")
+}
+
+// current returns the transaction that the call's i-th argument names.
+func (c *conn) current(k *call, i int) (*txn, error) {
+	id, err := k.txnID(i)
+	if err != nil {
+		return nil, err
+	}
+	if c.readOnly {
+		return nil, errReadOnlyConnection
+	}
+	c.mu.Lock()
+	t := c.mu.txn
+	c.mu.Unlock()
+	if t == nil {
+		return nil, &Error{classTransaction, Tuple{nil, k.args[i]}}
+	}
+	if string(t.id) != string(id) {
+		own, _ := Z5.decodeValue(t.id)
+		return nil, &Error{classTransaction, Tuple{own, k.args[i]}}
+	}
+	return t, nil
+}
+
+// writable returns the transaction named by the i-th argument for one more
+// change.
+func (c *conn) writable(k *call, i int) (*txn, error) {
+	t, err := c.current(k, i)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.state != txnOpen {
+		return nil, &zodb.TransactionError{Reason: "the transaction is being voted on, or was"}
+	}
+	return t, nil
+}
+
+// tpc_begin(id, user, description, extension, tid or None, status)
+func (c *conn) tpcBegin(k *call) (any, error) {
+	id, err := k.txnID(0)
+	if err != nil {
+		return nil, err
+	}
+	if c.readOnly {
+		return nil, errReadOnlyConnection
+	}
+	c.mu.Lock()
+	old := c.mu.txn
+	c.mu.Unlock()
+	if old != nil {
+		if string(old.id) == string(id) {
+			return nil, nil
+		}
+		return nil, &zodb.TransactionError{Reason: "one client has one transaction at a time"}
+	}
+	meta, err := k.meta()
+	if err != nil {
+		return nil, err
+	}
+	t := &txn{id: id}
+	if len(k.args) > 4 && k.args[4] != nil {
+		t.spoil(unsupported("storing under a given transaction id (restore, copyTransactionsFrom)"))
+	} else if t.inner, err = c.storage.Begin(meta, c); err != nil {
+		t.spoil(err)
+	}
+	c.mu.Lock()
+	c.mu.txn = t
+	c.mu.Unlock()
+	return nil, nil
+}
+
+// storea(oid, serial or None, data, id)
+func (c *conn) storea(k *call) (any, error) {
+	oid, err := k.oid(0)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := k.serial(1)
+	if err != nil {
+		return nil, err
+	}
+	data, err := k.bytes(2, "data")
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.writable(k, 3)
+	if err != nil || t.broken != nil {
+		return nil, err
+	}
+	if !k.owned {
+		data = slices.Clone(data)
+	}
+	if err := t.inner.Store(oid, serial, data); err != nil {
+		t.spoil(err)
+	}
+	return nil, nil
+}
+
+// checkCurrentSerialInTransaction(oid, serial, id)
+func (c *conn) checkCurrent(k *call) (any, error) {
+	oid, err := k.oid(0)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := k.serial(1)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.writable(k, 2)
+	if err != nil || t.broken != nil {
+		return nil, err
+	}
+	if err := t.inner.CheckCurrent(oid, serial); err != nil {
+		t.spoil(err)
+	}
+	return nil, nil
+}
+
+// vote(id) -> []
+func (c *conn) vote(k *call) (any, error) {
+	t, err := c.current(k, 0)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	state := t.state
+	if state == txnOpen {
+		t.state = txnVoting
+	}
+	c.mu.Unlock()
+	switch {
+	case state == txnVoting:
+		return nil, &zodb.TransactionError{Reason: "Already voting (waiting)"}
+	case state == txnVoted:
+		return nil, &zodb.TransactionError{Reason: "Already voting (locked)"}
+	case t.broken != nil:
+		c.drop(t)
+		t.abort()
+		return nil, t.broken
+	}
+	id, oneWay := slices.Clone(k.id), k.oneWay
+	c.tasks.Go(func() {
+		conflicts, err := t.inner.Vote(c.ctx)
+		switch {
+		case err != nil:
+			c.drop(t)
+			t.abort()
+			c.log.Debug("vote failed", "error", err)
+		case len(conflicts) > 0:
+			c.setState(t, txnOpen)
+		default:
+			c.setState(t, txnVoted)
+		}
+		switch {
+		case oneWay:
+		case err != nil:
+			c.fail(id, err)
+		default:
+			c.reply(id, conflictList(conflicts))
+		}
+	})
+	return nil, errLater
+}
+
+// drop forgets t, unless it was forgotten before.
+func (c *conn) drop(t *txn) {
+	c.mu.Lock()
+	if c.mu.txn == t {
+		c.mu.txn = nil
+	}
+	c.mu.Unlock()
+}
+
+func (c *conn) setState(t *txn, s txnState) {
+	c.mu.Lock()
+	t.state = s
+	c.mu.Unlock()
+}
+
+// conflictList is what vote answers: the conflicts are the client's to resolve.
+func conflictList(conflicts []zodb.Conflict) List {
+	l := List{}
+	for _, x := range conflicts {
+		l = append(l, Dict{
+			{"oid", x.Oid},
+			{"serials", Tuple{x.Committed, x.Read}},
+			{"data", x.Data},
+		})
+	}
+	return l
+}
+
+// tpc_finish(id) -> tid
+func (c *conn) tpcFinish(k *call) (any, error) {
+	t, err := c.current(k, 0)
+	if err != nil {
+		return nil, notBegun(err)
+	}
+	c.mu.Lock()
+	if t.state != txnVoted {
+		c.mu.Unlock()
+		return nil, &zodb.TransactionError{Reason: "tpc_finish without a vote"}
+	}
+	c.mu.txn = nil
+	c.mu.finishing++
+	c.mu.Unlock()
+	id, oneWay := slices.Clone(k.id), k.oneWay
+	t.inner.Finish(func(commit *zodb.Commit, err error) { c.finished(id, oneWay, commit, err) })
+	return nil, errLater
+}
+
+// notBegun turns the error of a call that names no transaction, or another
+// one, into no error at all: tpc_finish and tpc_abort then do nothing.
+func notBegun(err error) error {
+	if e, ok := err.(*Error); ok && e.Class == classTransaction {
+		return nil
+	}
+	return err
+}
+
+// finished is called by the storage, under its lock, at the transaction's place
+// in the order of commits.
+func (c *conn) finished(id ID, oneWay bool, commit *zodb.Commit, err error) {
+	if err != nil {
+		if !oneWay {
+			c.fail(id, err)
+		}
+	} else {
+		// Neither can fail: oids, tids and small numbers.
+		b, _ := c.enc.AppendOneWay(nil, "info", Tuple{Dict{
+			{"length", commit.Info.Objects},
+			{"size", commit.Info.Size},
+		}})
+		if !oneWay {
+			b, _ = c.enc.AppendReply(b, id, commit.Tid)
+		}
+		c.out.addOwn(b)
+	}
+	c.mu.Lock()
+	c.mu.finishing--
+	c.mu.Unlock()
+	if c.draining.Load() {
+		c.drain()
+	}
+}
+
+// tpc_abort(id) -> None
+func (c *conn) tpcAbort(k *call) (any, error) {
+	t, err := c.current(k, 0)
+	if err != nil {
+		return nil, notBegun(err)
+	}
+	c.drop(t)
+	t.abort()
+	return nil, nil
+}
+
+// abandon aborts whatever transaction is left at the end of the connection.
+func (c *conn) abandon() {
+	c.mu.Lock()
+	t := c.mu.txn
+	c.mu.txn = nil
+	c.mu.Unlock()
+	if t != nil {
+		t.abort()
+	}
+}
