@@ -15,6 +15,9 @@ import (
 // would be lost.
 var ErrNoConditionalPut = errors.New("the store does not keep put-if-absent")
 
+// ProbePrefix is what the names begin with that Probe writes to.
+const ProbePrefix = "probe/"
+
 const (
 	probeRaces    = 16 // names raced for
 	probeWriters  = 8  // for each name
@@ -26,7 +29,7 @@ const (
 	probeCleaning = 10 * time.Second
 )
 
-// Probe lets several writers race for names of its own, below probe/, and
+// Probe lets several writers race for names of its own, below ProbePrefix, and
 // returns an error that wraps ErrNoConditionalPut if not exactly one of them
 // wins each, if the winner's bytes are not what is read then, or if an object
 // that is there can be put once more. This is invariant I2: a bucket is probed
@@ -36,7 +39,7 @@ const (
 func Probe(ctx context.Context, b Bucket) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	prefix := "probe/" + fmt.Sprintf("%x", randomBytes(8))
+	prefix := ProbePrefix + fmt.Sprintf("%x", randomBytes(8))
 	var (
 		wg     sync.WaitGroup
 		gate   = make(chan struct{}, probeAtOnce)
