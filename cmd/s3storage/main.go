@@ -1,0 +1,48 @@
+// Command s3storage serves ZODB databases that live in object-store buckets.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set by the build: -ldflags "-X main.version=...".
+var version = "0.1.0-dev"
+
+type cli struct {
+	Serve   serveCmd         `cmd:"" help:"Serve databases to ZODB clients."`
+	Info    infoCmd          `cmd:"" help:"Show what is in a bucket."`
+	Version kong.VersionFlag `help:"Print the version and exit."`
+}
+
+const description = `A storage server for ZODB that keeps the database in a bucket.
+
+  s3storage serve                                  serve ./data on 127.0.0.1:8100
+  s3storage serve --bucket s3://my-bucket/site     the same from Amazon S3
+  s3storage info ./data                            what is in a database
+
+A BUCKET is one of
+
+  PATH or file://PATH      a local directory
+  s3://BUCKET/PREFIX       Amazon S3 and what speaks its protocol. Credentials and
+                           region come from where the AWS tools look for them, such
+                           as AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION.
+                           ?endpoint=URL&region=NAME&path-style=true may follow.
+  mem://                   memory: gone when the server stops`
+
+func main() {
+	var c cli
+	ctx := kong.Parse(&c,
+		kong.Name("s3storage"),
+		kong.Description(description),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Vars{"version": version},
+	)
+	if err := ctx.Run(); err != nil {
+		fmt.Fprintf(os.Stderr, "s3storage: %v\n", err)
+		os.Exit(1)
+	}
+}
