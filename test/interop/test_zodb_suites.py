@@ -86,8 +86,9 @@ class ServerTestCase(StorageTestBase.StorageTestBase):
     gateway = None
 
     def setUp(self):
-        super().setUp()
+        # Before ZODB's own setUp, which moves to a directory that goes first.
         self.directory = pathlib.Path(tempfile.mkdtemp())
+        super().setUp()
         self.server = harness.Server(
             self.directory / "server",
             harness.Bucket(self.bucket_kind, self.directory, self.gateway),
