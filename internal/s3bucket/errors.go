@@ -34,7 +34,7 @@ func translate(ctx context.Context, k bucket.Kind, err error) error {
 		return bucket.ErrNotExist
 	case "NoSuchBucket":
 		return fmt.Errorf("%w: %w", bucket.ErrNoBucket, err)
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "XAdminUserNotFound": // the last is versitygw's
 		return fmt.Errorf("%w, because the credentials are not known there: %s (%w)", bucket.ErrDenied, credentialsAdvice, err)
 	case "RequestTimeTooSkewed":
 		return fmt.Errorf("%w, because this machine's clock is wrong (%w)", bucket.ErrDenied, err)
@@ -48,7 +48,7 @@ func translate(ctx context.Context, k bucket.Kind, err error) error {
 		return bucket.ErrExist
 	case status == http.StatusForbidden, status == http.StatusUnauthorized:
 		return fmt.Errorf("%w: %w", bucket.ErrDenied, err)
-	case status == http.StatusMovedPermanently, status == http.StatusTemporaryRedirect:
+	case code == "AuthorizationHeaderMalformed", status == http.StatusMovedPermanently, status == http.StatusTemporaryRedirect:
 		return fmt.Errorf("the bucket is in another region: set AWS_REGION, or add ?region=... to its URL (%w)", err)
 	}
 	return err

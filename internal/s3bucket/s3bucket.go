@@ -105,12 +105,9 @@ func Open(ctx context.Context, c Config) (*Bucket, error) {
 	if b.client.Options().Region == "" {
 		return fail(errors.New("no region: set AWS_REGION, or add ?region=... to the bucket's URL"))
 	}
-	if _, err := b.Now(ctx); err != nil {
-		var e *bucket.Error
-		if errors.As(err, &e) {
-			err = e.Err
-		}
-		return fail(err)
+	// Not HeadBucket, whose answer does not say what is wrong.
+	if _, err := b.client.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &b.name, MaxKeys: aws.Int32(1)}); err != nil {
+		return fail(translate(ctx, bucket.KindList, err))
 	}
 	return b, nil
 }

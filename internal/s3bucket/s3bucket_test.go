@@ -2,9 +2,11 @@ package s3bucket_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"s3storage/internal/bucket"
@@ -16,7 +18,6 @@ import (
 var server *s3server.Server
 
 func TestMain(m *testing.M) {
-	flag.Parse()
 	// The developer's own AWS settings must not come in.
 	for _, key := range []string{"AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID",
 		"AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} {
@@ -69,7 +70,120 @@ func TestConformsUnderAPrefix(t *testing.T) {
 		t.Skip("as without a prefix, but for the names")
 	}
 	buckettest.Conformance(t, func(t *testing.T) bucket.Bucket {
-		b := open(t, newConfig(t, "data/base-1"))
-		return b
+		c := newConfig(t, "data/base-1")
+		// Neighbours that must never be seen.
+		for _, prefix := range []string{"", "data", "data/base-10"} {
+			c := c
+			c.Prefix = prefix
+			if err := open(t, c).Put(t.Context(), "zz/neighbour", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return open(t, c)
 	})
+}
+
+var races = flag.Int("races", 1, "how many times to probe the S3 server, with 16 races each")
+
+func TestProbe(t *testing.T) {
+	b := open(t, newConfig(t, "probed"))
+	for range *races {
+		if err := bucket.Probe(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestMissingBucket(t *testing.T) {
+	c := newConfig(t, "")
+	c.Bucket += "-not"
+	_, err := s3bucket.Open(t.Context(), c)
+	if !errors.Is(err, bucket.ErrNoBucket) {
+		t.Errorf("opening: %v", err)
+	}
+}
+
+// A bucket that is removed while it is open.
+func TestRemovedBucket(t *testing.T) {
+	c := newConfig(t, "")
+	b := open(t, c)
+	if err := server.RemoveBucket(c.Bucket); err != nil {
+		t.Fatal(err)
+	}
+	_, getErr := b.Get(t.Context(), "a", 1)
+	_, nowErr := b.Now(t.Context())
+	for what, err := range map[string]error{
+		"get": getErr, "now": nowErr,
+		"put":           b.Put(t.Context(), "a", nil),
+		"put-if-absent": b.PutIfAbsent(t.Context(), "a", nil),
+		"delete":        b.Delete(t.Context(), "a"),
+		"list":          b.List(t.Context(), "", "", func(bucket.Info) error { return nil }),
+	} {
+		if !errors.Is(err, bucket.ErrNoBucket) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestWrongCredentials(t *testing.T) {
+	wrongSecret := newConfig(t, "")
+	wrongSecret.SecretAccessKey = "not-this-one-at-all"
+	wrongKey := newConfig(t, "")
+	wrongKey.AccessKeyID = "nobody"
+	for _, c := range []s3bucket.Config{wrongSecret, wrongKey} {
+		_, err := s3bucket.Open(t.Context(), c)
+		if !errors.Is(err, bucket.ErrDenied) {
+			t.Errorf("opening: %v", err)
+		} else if strings.Contains(err.Error(), c.SecretAccessKey) {
+			t.Errorf("the error shows the secret: %v", err)
+		}
+	}
+}
+
+func TestMissingCredentialsAndRegion(t *testing.T) {
+	c := newConfig(t, "")
+	secret := c.SecretAccessKey
+	c.AccessKeyID, c.SecretAccessKey = "", ""
+	_, err := s3bucket.Open(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), "AWS_ACCESS_KEY_ID") {
+		t.Errorf("without credentials: %v", err)
+	}
+	t.Setenv("AWS_ACCESS_KEY_ID", "x")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", secret)
+	c.Region, c.Endpoint = "", ""
+	_, err = s3bucket.Open(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), "AWS_REGION") || strings.Contains(err.Error(), secret) {
+		t.Errorf("without a region: %v", err)
+	}
+}
+
+func TestConfigurationFromTheEnvironment(t *testing.T) {
+	c := newConfig(t, "")
+	t.Setenv("AWS_ACCESS_KEY_ID", c.AccessKeyID)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", c.SecretAccessKey)
+	t.Setenv("AWS_ENDPOINT_URL_S3", c.Endpoint)
+	fromURL, err := s3bucket.ParseURL("s3://" + c.Bucket + "/some/where?path-style=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := open(t, fromURL)
+	if err := b.Put(t.Context(), "a", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	c.Prefix = "some"
+	if data, err := open(t, c).Get(t.Context(), "where/a", 1); err != nil || string(data) != "1" {
+		t.Errorf("%q, %v", data, err)
+	}
+}
+
+func BenchmarkPutIfAbsent(b *testing.B) {
+	bkt := open(b, newConfig(b, ""))
+	data := make([]byte, 4<<10)
+	i := 0
+	for b.Loop() {
+		i++
+		if err := bkt.PutIfAbsent(b.Context(), fmt.Sprintf("log/%016x", i), data); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -24,6 +24,9 @@ type Config struct {
 	SecretAccessKey string
 }
 
+// errNoURL does not repeat what it is about: that may hold a secret.
+var errNoURL = errors.New("not a URL of an S3 bucket: want s3://bucket/prefix?endpoint=...&region=...&path-style=...")
+
 // ParseURL reads a location such as
 //
 //	s3://bucket/prefix?endpoint=http://127.0.0.1:9000&region=eu-central-1&path-style=true
@@ -33,18 +36,18 @@ type Config struct {
 func ParseURL(location string) (Config, error) {
 	u, err := url.Parse(location)
 	if err != nil {
-		return Config{}, errors.New("not a URL of an S3 bucket: want s3://bucket/prefix?endpoint=...&region=...&path-style=...")
+		return Config{}, errNoURL
 	}
 	if u.User != nil {
 		return Config{}, errors.New("credentials do not belong into the URL of a bucket: " + credentialsAdvice)
 	}
 	if u.Scheme != "s3" || u.Host == "" || u.Opaque != "" || u.Fragment != "" || u.Port() != "" {
-		return Config{}, fmt.Errorf("%q is not of the form s3://bucket/prefix?endpoint=...&region=...&path-style=...", location)
+		return Config{}, errNoURL
 	}
 	c := Config{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return Config{}, fmt.Errorf("the options in %q cannot be read: %v", location, err)
+		return Config{}, fmt.Errorf("the options in the URL of the bucket cannot be read: %v", err)
 	}
 	for key, values := range query {
 		value := values[len(values)-1]

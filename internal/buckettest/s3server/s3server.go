@@ -158,6 +158,11 @@ func (s *Server) CreateBucket() (string, error) {
 	return name, os.Mkdir(filepath.Join(s.dir, "buckets", name), 0o700)
 }
 
+// RemoveBucket removes a bucket with all that is in it.
+func (s *Server) RemoveBucket(name string) error {
+	return os.RemoveAll(filepath.Join(s.dir, "buckets", name))
+}
+
 // freePort returns an address that nobody listened on a moment ago.
 func freePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
