@@ -83,11 +83,13 @@ func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
 // database.
 func Create(ctx context.Context, b bucket.Bucket, creator string, now time.Time) (*Format, error) {
 	found := errors.New("found")
-	err := b.List(ctx, "", "", func(i bucket.Info) error {
-		if strings.HasPrefix(i.Name, bucket.ProbePrefix) {
-			return nil // somebody else is about to create a database, or once was
-		}
-		return fmt.Errorf("%w: %s", found, i.Name)
+	err := rereading(ctx, func() error {
+		return b.List(ctx, "", "", func(i bucket.Info) error {
+			if strings.HasPrefix(i.Name, bucket.ProbePrefix) {
+				return nil // somebody else is about to create a database, or once was
+			}
+			return fmt.Errorf("%w: %s", found, i.Name)
+		})
 	})
 	if errors.Is(err, found) {
 		// Another server may just have been faster.

@@ -18,7 +18,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 300, "how many schedules the simulation of the log runs")
+	simSeeds = flag.Int("sim.seeds", 100, "how many schedules the simulation of the log runs")
 	simSeed  = flag.Uint64("sim.seed", 0, "run only the schedule of this seed")
 )
 

@@ -135,27 +135,9 @@ func fetchListed(ctx context.Context, b bucket.Bucket, p Position) <-chan chan f
 // filled it just now, and findHole returns its object, or it was lost.
 func findHole(ctx context.Context, b bucket.Bucket, p Position) (*Object, bool, error) {
 	free := Name(p.Epoch, p.Slot)
-	stop := errors.New("stop")
-	var shown string
-	err := b.List(ctx, Prefix, free, func(i bucket.Info) error {
-		e, _, ok := parseName(i.Name)
-		if !ok {
-			return nil
-		}
-		if e == p.Epoch {
-			o, err := readObject(ctx, b, i.Name)
-			if err != nil || o.Settled < p.Slot {
-				return nil // left behind by a leader that died, or damaged where it does not matter
-			}
-		}
-		shown = i.Name
-		return stop
-	})
-	if err != nil && !errors.Is(err, stop) {
+	shown, err := witness(ctx, b, p)
+	if err != nil || shown == "" {
 		return nil, false, err
-	}
-	if shown == "" {
-		return nil, false, nil
 	}
 	o, err := readObject(ctx, b, free)
 	if errors.Is(err, bucket.ErrNotExist) {
@@ -164,6 +146,32 @@ func findHole(ctx context.Context, b bucket.Bucket, p Position) (*Object, bool, 
 			free, shown, zodb.ErrCorrupt, p.Slot)
 	}
 	return o, false, err
+}
+
+// witness returns the name of an object which shows that the slot of p was
+// filled, or nothing.
+func witness(ctx context.Context, b bucket.Bucket, p Position) (shown string, err error) {
+	found := errors.New("found")
+	err = rereading(ctx, func() error {
+		return b.List(ctx, Prefix, Name(p.Epoch, p.Slot), func(i bucket.Info) error {
+			e, _, ok := parseName(i.Name)
+			if !ok {
+				return nil
+			}
+			if e == p.Epoch {
+				o, err := readObject(ctx, b, i.Name)
+				if err != nil || o.Settled < p.Slot {
+					return nil // left behind by a leader that died, or damaged where it does not matter
+				}
+			}
+			shown = i.Name
+			return found
+		})
+	})
+	if errors.Is(err, found) {
+		err = nil
+	}
+	return shown, err
 }
 
 // readObject reads a log object, several times if it is damaged: it may have

@@ -1,0 +1,256 @@
+package txlog
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"s3storage/internal/bucket"
+	"s3storage/internal/buckettest/faults"
+	"s3storage/internal/zodb"
+)
+
+// A recorder remembers what an observer is told.
+type recorder struct {
+	mu      sync.Mutex
+	settled []zodb.Tid
+	mark    zodb.Oid
+	objects int
+	lost    *Lost
+	failed  []zodb.Tid
+}
+
+func (r *recorder) Settled(o *Object) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.objects++
+	r.mark = o.OidMark
+	for _, e := range o.Entries {
+		if e.Txn != nil {
+			r.settled = append(r.settled, e.Txn.Tid)
+		}
+	}
+}
+
+func (r *recorder) Deposed(by Lost, failed []Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = &by
+	for _, e := range failed {
+		r.failed = append(r.failed, e.Txn.Tid)
+	}
+}
+
+func (r *recorder) tids() []zodb.Tid {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.settled)
+}
+
+func silent() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func openLog(t *testing.T, b bucket.Bucket, node string) (*Log, *recorder) {
+	t.Helper()
+	f, err := ReadFormat(t.Context(), b)
+	if errors.Is(err, ErrNoDatabase) {
+		f, err = Create(t.Context(), b, "test", time.Now())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &recorder{}
+	l, err := Open(t.Context(), b, f, r, Options{Node: node, Logger: silent()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l, r
+}
+
+func txnOf(tid zodb.Tid) *Transaction {
+	return &Transaction{Tid: tid, Meta: zodb.TxnMeta{Status: ' '},
+		Records: []Record{{Oid: 1, Kind: RecordData, Data: []byte("data"), Size: 4}}}
+}
+
+func appendMany(l *Log, first, last zodb.Tid) {
+	for tid := first; tid <= last; tid++ {
+		l.Append(txnOf(tid), 0)
+	}
+}
+
+func count(first, last zodb.Tid) (tids []zodb.Tid) {
+	for tid := first; tid <= last; tid++ {
+		tids = append(tids, tid)
+	}
+	return tids
+}
+
+func flush(t *testing.T, l *Log) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := l.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTransactionsSettleInOrderAndAreFoundAgain(t *testing.T) {
+	b := bucket.NewMemory()
+	l, r := openLog(t, b, "first")
+	appendMany(l, 1, 500)
+	flush(t, l)
+	if got := r.tids(); !slices.Equal(got, count(1, 500)) {
+		t.Fatalf("settled %v", got)
+	}
+	if r.objects >= 500 {
+		t.Errorf("%d objects for 500 transactions: they do not share", r.objects)
+	}
+	l.Close()
+	l2, r2 := openLog(t, b, "second")
+	appendMany(l2, 501, 510)
+	flush(t, l2)
+	if got := r2.tids(); !slices.Equal(got, count(1, 510)) {
+		t.Errorf("read again: %v", got)
+	}
+}
+
+func TestCommitsGoOnThroughEveryFaultOfTheBucket(t *testing.T) {
+	config, err := faults.Parse("seed=7,delay=0.2:1ms..5ms,lost=0.1,late=0.1:1ms..50ms,never=0.05,409=0.05,500=0.05,503=0.05,truncate=0.05,flip=0.05")
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := bucket.NewMemory()
+	b := faults.New(memory, config)
+	defer b.Close()
+	for round := zodb.Tid(0); round < 5; round++ {
+		l, r := openLog(t, b, "node")
+		for tid := round*100 + 1; tid <= round*100+100; tid++ {
+			l.Append(txnOf(tid), zodb.Oid(tid))
+			if tid%7 == 0 {
+				flush(t, l)
+			}
+		}
+		flush(t, l)
+		if got := r.tids(); !slices.Equal(got, count(1, round*100+100)) {
+			t.Fatalf("round %d: %v", round, got)
+		}
+		l.Close()
+	}
+	b.Wait()
+	b.Enable(false)
+	_, r := openLog(t, memory, "last")
+	if got := r.tids(); !slices.Equal(got, count(1, 500)) || r.mark < 500 {
+		t.Errorf("at last: %v, mark %s", got, r.mark)
+	}
+}
+
+func TestSecondServerTakesOverAndTheFirstIsTold(t *testing.T) {
+	b := bucket.NewMemory()
+	first, r1 := openLog(t, b, "first")
+	appendMany(first, 1, 50)
+	flush(t, first)
+	second, r2 := openLog(t, b, "second")
+	appendMany(first, 51, 60)
+	appendMany(second, 101, 110)
+	flush(t, first)
+	flush(t, second)
+	if r1.lost == nil || r1.lost.By != "second" {
+		t.Errorf("the first was told %+v", r1.lost)
+	}
+	if !slices.Equal(r1.tids(), count(1, 50)) || !slices.Equal(r1.failed, count(51, 60)) {
+		t.Errorf("the first: settled %v, failed %v", r1.tids(), r1.failed)
+	}
+	want := append(count(1, 50), count(101, 110)...)
+	if !slices.Equal(r2.tids(), want) || r2.lost != nil {
+		t.Errorf("the second: settled %v, lost %v", r2.tids(), r2.lost)
+	}
+	// Whatever the first tries now fails at once.
+	appendMany(first, 61, 62)
+	flush(t, first)
+	if !slices.Equal(r1.failed, count(51, 62)) {
+		t.Errorf("failed later: %v", r1.failed)
+	}
+}
+
+func TestSlowPutIsHedged(t *testing.T) {
+	memory := bucket.NewMemory()
+	b := faults.New(memory, faults.Config{})
+	defer b.Close()
+	l, r := openLog(t, b, "node")
+	for tid := zodb.Tid(1); tid <= 10; tid++ { // learns what is usual
+		l.Append(txnOf(tid), 0)
+		flush(t, l)
+	}
+	// One put gets no answer before the end of time; a second one does.
+	stuck := &stuckBucket{Bucket: b, stick: Name(1, Slot(12)), stuck: make(chan struct{})}
+	l.bucket = stuck
+	l.Append(txnOf(11), 0)
+	flush(t, l)
+	if !slices.Equal(r.tids(), count(1, 11)) {
+		t.Errorf("%v", r.tids())
+	}
+	close(stuck.stuck)
+}
+
+// A stuckBucket does not answer the first put of a name.
+type stuckBucket struct {
+	bucket.Bucket
+	stick string
+	once  sync.Once
+	stuck chan struct{}
+}
+
+func (b *stuckBucket) PutIfAbsent(ctx context.Context, name string, data []byte) error {
+	wait := false
+	if name == b.stick {
+		b.once.Do(func() { wait = true })
+	}
+	if wait {
+		<-b.stuck
+		return errors.New("no answer")
+	}
+	return b.Bucket.PutIfAbsent(ctx, name, data)
+}
+
+func TestOidMarkIsRaisedWithoutATransaction(t *testing.T) {
+	b := bucket.NewMemory()
+	l, r := openLog(t, b, "node")
+	l.RaiseOidMark(1000)
+	flush(t, l)
+	l.RaiseOidMark(10) // lower: nothing to do
+	flush(t, l)
+	if r.mark != 1000 || r.objects != 2 {
+		t.Errorf("mark %s, %d objects", r.mark, r.objects)
+	}
+	l.Close()
+	if _, r := openLog(t, b, "again"); r.mark != 1000 {
+		t.Errorf("mark %s after opening", r.mark)
+	}
+}
+
+func TestServerWithAWrongClockRefusesToLead(t *testing.T) {
+	b := bucket.NewMemory()
+	f, err := Create(t.Context(), b, "test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []time.Duration{-time.Minute, time.Minute} {
+		_, err := Open(t.Context(), &wrongClock{b, off}, f, &recorder{}, Options{Logger: silent()})
+		if err == nil || !strings.Contains(err.Error(), "clock") {
+			t.Errorf("%s off: %v", off, err)
+		}
+	}
+}
+
+type wrongClock struct {
+	bucket.Bucket
+	off time.Duration
+}
+
+func (b *wrongClock) Now(context.Context) (time.Time, error) { return time.Now().Add(b.off), nil }
