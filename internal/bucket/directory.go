@@ -173,6 +173,9 @@ func (d *Directory) write(ctx context.Context, k Kind, name string, data []byte,
 	}
 	if err != nil {
 		os.Remove(temp)
+		if k == KindPutIfAbsent && (errors.Is(err, syscall.EPERM) || errors.Is(err, errors.ErrUnsupported)) {
+			return fail(fmt.Errorf("%w: this file system cannot link files: %w", ErrNoConditionalPut, err))
+		}
 		if !exists {
 			return fail(d.refusal(err))
 		}
@@ -349,10 +352,10 @@ func (d *Directory) Delete(ctx context.Context, name string) error {
 		return fail(*err)
 	}
 	err := syscall.Unlink(d.file(name)) // os.Remove would remove a directory
-	if err == syscall.EISDIR {
-		return nil
-	}
 	if err != nil {
+		if info, e := os.Lstat(d.file(name)); e == nil && info.IsDir() {
+			return nil // no object
+		}
 		if err := d.absence(err); !errors.Is(err, ErrNotExist) {
 			return fail(err)
 		}

@@ -1,6 +1,7 @@
 package s3bucket_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -282,6 +283,30 @@ func TestUnsortedListings(t *testing.T) {
 	} {
 		if names, err := listed(t, b, test.prefix, test.after); err != nil || names != test.want {
 			t.Errorf("prefix %q after %q: %q, %v", test.prefix, test.after, names, err)
+		}
+	}
+}
+
+func TestCancelledWhileWaiting(t *testing.T) {
+	arrived := make(chan struct{})
+	b, _ := answering(t, "b", func(w http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done()
+	})
+	for what, call := range map[string]func(context.Context) error{
+		"get":           func(ctx context.Context) error { _, err := b.Get(ctx, "a", 1); return err },
+		"put-if-absent": func(ctx context.Context) error { return b.PutIfAbsent(ctx, "a", []byte("1")) },
+		"list": func(ctx context.Context) error {
+			return b.List(ctx, "", "", func(bucket.Info) error { return nil })
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- call(ctx) }()
+		<-arrived
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 
@@ -191,7 +192,7 @@ func (b *Bucket) GetRange(ctx context.Context, name string, offset, n int64) ([]
 	if err != nil {
 		return nil, b.fail(bucket.KindGetRange, name, err)
 	}
-	last := offset + min(n, 1<<62-offset) - 1
+	last := max(offset, offset+min(n, math.MaxInt64-offset)-1)
 	var data []byte
 	err = b.repeat(ctx, func() error {
 		out, err := b.client.GetObject(ctx, &s3.GetObjectInput{

@@ -61,26 +61,40 @@ func open(t testing.TB, c s3bucket.Config) *s3bucket.Bucket {
 	return b
 }
 
+// The suite runs under a prefix, with neighbours that must never be seen.
 func TestConforms(t *testing.T) {
-	buckettest.Conformance(t, func(t *testing.T) bucket.Bucket { return open(t, newConfig(t, "")) })
-}
-
-func TestConformsUnderAPrefix(t *testing.T) {
-	if testing.Short() {
-		t.Skip("as without a prefix, but for the names")
-	}
 	buckettest.Conformance(t, func(t *testing.T) bucket.Bucket {
 		c := newConfig(t, "data/base-1")
-		// Neighbours that must never be seen.
 		for _, prefix := range []string{"", "data", "data/base-10"} {
-			c := c
-			c.Prefix = prefix
-			if err := open(t, c).Put(t.Context(), "zz/neighbour", nil); err != nil {
+			neighbour := c
+			neighbour.Prefix = prefix
+			if err := open(t, neighbour).Put(t.Context(), "zz/neighbour", nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 		return open(t, c)
 	})
+}
+
+func TestWithoutAPrefix(t *testing.T) {
+	c := newConfig(t, "")
+	b := open(t, c)
+	for _, name := range []string{"b/2", "a", "b/1"} {
+		if err := b.PutIfAbsent(t.Context(), name, []byte(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if names, err := listed(t, b, "", ""); err != nil || names != "a b/1 b/2" {
+		t.Errorf("listed %q, %v", names, err)
+	}
+	c.Prefix = "b"
+	b = open(t, c)
+	if data, err := b.Get(t.Context(), "1", 10); err != nil || string(data) != "b/1" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if names, err := listed(t, b, "", "1"); err != nil || names != "2" {
+		t.Errorf("listed %q, %v", names, err)
+	}
 }
 
 var races = flag.Int("races", 1, "how many times to probe the S3 server, with 16 races each")
