@@ -114,11 +114,7 @@ func NewClient(conn net.Conn, options ClientOptions) (*Client, error) {
 		conn.Close()
 		return nil, err
 	}
-	c := &Client{conn: conn, enc: enc, options: options, done: make(chan struct{})}
-	c.heads = &clientHeadsZ
-	if enc == M5 {
-		c.heads = &clientHeadsM
-	}
+	c := &Client{conn: conn, enc: enc, heads: headsOf(enc), options: options, done: make(chan struct{})}
 	c.mu.calls = map[int64]chan clientReply{}
 	c.mu.loads = map[loadKey]*clientLoad{}
 	go c.read(r)
@@ -325,6 +321,13 @@ var (
 		invalidate: "\x94\x00\xc3\xb5invalidateTransaction\x92\xc4\x08",
 	}
 )
+
+func headsOf(e Encoding) *clientHeads {
+	if e == M5 {
+		return &clientHeadsM
+	}
+	return &clientHeadsZ
+}
 
 // take looks at one frame, which is valid only until it returns unless owned.
 func (c *Client) take(frame []byte, owned bool) error {
