@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"s3storage/internal/zodb"
@@ -94,18 +95,22 @@ func (c *conn) serve() {
 	if c.storage != nil {
 		c.storage.Unsubscribe(c)
 	}
-	c.abandon()
+	aborted := c.abandon()
 	c.tasks.Wait()
 	<-c.out.finished
 	c.nc.Close()
-	c.logEnd(err)
+	c.logEnd(err, aborted)
 }
 
-func (c *conn) logEnd(err error) {
+func (c *conn) logEnd(err error, aborted bool) {
 	log := c.log.With("storage", c.name, "label", c.label)
+	if aborted {
+		log = log.With("transaction", "aborted")
+	}
 	var bad *protocolError
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, errHungUp), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, io.EOF), errors.Is(err, errHungUp), errors.Is(err, net.ErrClosed),
+		errors.Is(err, syscall.ECONNRESET): // Python's way of closing what it has not read to the end
 		if c.name == "" {
 			log.Debug("disconnected before register")
 		} else {

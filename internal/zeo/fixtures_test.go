@@ -15,9 +15,9 @@ type fixture struct {
 	frames map[Encoding][]byte
 }
 
-func fixtures(t testing.TB) []fixture {
+func readFixtures(t testing.TB, name string, into any) {
 	t.Helper()
-	file, err := os.Open("testdata/messages.json.gz")
+	file, err := os.Open("testdata/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,19 +26,29 @@ func fixtures(t testing.TB) []fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var entries []struct{ Name, Z5, M5 string }
-	if err := json.NewDecoder(z).Decode(&entries); err != nil {
+	if err := json.NewDecoder(z).Decode(into); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func fixtures(t testing.TB) []fixture {
+	t.Helper()
+	var entries []struct{ Name, Z5, M5 string }
+	readFixtures(t, "messages.json.gz", &entries)
 	var fs []fixture
 	for _, e := range entries {
 		f := fixture{e.Name, map[Encoding][]byte{}}
 		for enc, s := range map[Encoding]string{Z5: e.Z5, M5: e.M5} {
-			b, err := hex.DecodeString(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(b) > 0 {
+			if b := unhex(t, s); len(b) > 0 {
 				f.frames[enc] = b
 			}
 		}

@@ -30,6 +30,7 @@ type txn struct {
 	// broken is why the vote has to fail: the storage refused something that
 	// a one-way call brought. Of the reading goroutine.
 	broken error
+	votes  int // likewise
 
 	state txnState // guarded by conn.mu
 }
@@ -176,7 +177,13 @@ func (c *conn) checkCurrent(k *call) (any, error) {
 	return nil, nil
 }
 
-// vote(id) -> []
+// maxVotes is how often a stock client votes for one transaction. If there are
+// conflicts in the last reply too, it calls tpc_finish as if there were none,
+// which leaves its process unable to commit anything. So the last reply is an
+// error that the client takes for what it is.
+const maxVotes = 9
+
+// vote(id) -> [], or conflicts for the client to resolve
 func (c *conn) vote(k *call) (any, error) {
 	t, err := c.current(k, 0)
 	if err != nil {
@@ -198,9 +205,14 @@ func (c *conn) vote(k *call) (any, error) {
 		t.abort()
 		return nil, t.broken
 	}
+	t.votes++
+	last := t.votes >= maxVotes
 	id, oneWay := slices.Clone(k.id), k.oneWay
 	c.tasks.Go(func() {
 		conflicts, err := t.inner.Vote(c.ctx)
+		if err == nil && len(conflicts) > 0 && last {
+			err = unresolved(conflicts[0])
+		}
 		switch {
 		case err != nil:
 			c.drop(t)
@@ -248,6 +260,16 @@ func conflictList(conflicts []zodb.Conflict) List {
 		})
 	}
 	return l
+}
+
+// unresolved is the ConflictError about x.
+func unresolved(x zodb.Conflict) *Error {
+	return &Error{classConflict, Dict{
+		{"message", "database conflict error"},
+		{"oid", x.Oid},
+		{"class_name", nil},
+		{"serials", Tuple{x.Committed, x.Read}},
+	}}
 }
 
 // tpc_finish(id) -> tid
@@ -315,8 +337,9 @@ func (c *conn) tpcAbort(k *call) (any, error) {
 	return nil, nil
 }
 
-// abandon aborts whatever transaction is left at the end of the connection.
-func (c *conn) abandon() {
+// abandon aborts the transaction that is left at the end of the connection, and
+// tells whether there was one.
+func (c *conn) abandon() bool {
 	c.mu.Lock()
 	t := c.mu.txn
 	c.mu.txn = nil
@@ -324,4 +347,5 @@ func (c *conn) abandon() {
 	if t != nil {
 		t.abort()
 	}
+	return t != nil
 }

@@ -1,15 +1,20 @@
-"""Writes messages.json.gz: messages as ZEO itself encodes them.
+"""Writes messages.json.gz, messages as ZEO itself encodes them, and
+pickles.json.gz, plain values in every pickle protocol.
 
     python make_fixtures.py                      (needs ZEO, ZODB, msgpack)
 
-Every entry has the message in both encodings, in hexadecimal. An entry whose
-"m5" is null cannot be said in msgpack.
+Every message is there in both encodings, in hexadecimal; one whose "m5" is null
+cannot be said in msgpack. Every pickle comes with what ZEO's own pickler makes
+of the same value.
 """
 
 import gzip
 import json
 import os
+import pickle
 
+import zodbpickle
+import zodbpickle.pickle
 from ZEO.asyncio.marshal import encoder
 from ZEO.asyncio.marshal import reduce_exception
 from ZODB.POSException import ConflictError
@@ -143,10 +148,53 @@ def encoded(letter, message):
         return None
 
 
-text = json.dumps([{'name': name,
-                    'z5': encoded(b'Z5', message),
-                    'm5': encoded(b'M5', message)}
-                   for name, message in messages.items()], indent=0)
-path = os.path.join(os.path.dirname(__file__), 'messages.json.gz')
-with open(path, 'wb') as f:
-    f.write(gzip.compress(text.encode(), mtime=0))
+def write(name, entries):
+    path = os.path.join(os.path.dirname(__file__), name)
+    with open(path, 'wb') as f:
+        f.write(gzip.compress(json.dumps(entries, indent=0).encode(), mtime=0))
+
+
+write('messages.json.gz', [
+    {'name': name, 'z5': encoded(b'Z5', message), 'm5': encoded(b'M5', message)}
+    for name, message in messages.items()])
+
+shared = ['twice']
+values = {
+    'None': None, 'True': True, 'False': False, 'ints': (
+        0, -1, 255, 256, 65536, 2**31, -2**31, 2**62, -2**63, 2**63, 2**100,
+        -2**100),
+    'floats': (0.0, -1.5, 1e300, 1e-300, 0.1, float('inf')),
+    'str': ('', 'plain', 'caf\xe9', '\u20ac', '\U0001f600', 'a\\b\n\tc', "q'\"",
+            'x' * 300),
+    'bytes': (b'', b'plain', bytes(range(256)), b'y' * 300),
+    'binary': zodbpickle.binary(b'\x00\xff'),
+    'tuples': ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
+    'lists': ([], [1], [1, 2], list(range(1001)), [[], [[]]]),
+    'dicts': ({}, {'a': 1}, {'a': 1, 2: [b'x'], (1, 2): {}},
+              {str(i): i for i in range(300)}),
+    'shared': (shared, [shared, shared], {'k': shared}),
+    'extension': {'user': 'bob', 'n': 3, 'x': b'raw', 'f': 1.5, 'l': [1, None]},
+}
+
+pickles = []
+for name, value in values.items():
+    plain = encoder(b'Z5')(value)  # a tuple of one
+    for protocol in range(6):
+        for module in pickle, zodbpickle.pickle:
+            if module is zodbpickle.pickle and protocol > 3:
+                continue
+            pickles.append({
+                'name': f'{name} {module.__name__} {protocol}',
+                'pickle': module.dumps((value,), protocol).hex(),
+                'plain': plain.hex()})
+
+# Python 2 wrote str with these opcodes.
+for name, text, value in (
+        ('STRING', b"(S'it\\'s\\x41\\n'\nt.", "it's\x41\n"),
+        ('SHORT_BINSTRING', b'(U\x03abct.', 'abc'),
+        ('BINSTRING', b'(T\x03\x00\x00\x00abct.', 'abc'),
+        ('INST free', b'\x80\x02(U\x01at.', 'a')):
+    pickles.append({'name': name, 'pickle': text.hex(),
+                    'plain': encoder(b'Z5')(value).hex()})
+
+write('pickles.json.gz', pickles)
