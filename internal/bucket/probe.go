@@ -23,7 +23,7 @@ const (
 	probeRaces    = 16 // names raced for
 	probeWriters  = 8  // for each name
 	probeAtOnce   = 4  // races under way at a time
-	probeAttempts = 6  // for a writer whose outcomes are unknown
+	probeReads    = 6  // of an object whose bytes are not as expected
 	probeSize     = 4 << 10
 	probeBackoff  = 50 * time.Millisecond
 	probeTime     = 30 * time.Second // given up after that
@@ -152,7 +152,7 @@ func (r *race) run(ctx context.Context) error {
 
 // put tries until the outcome is known.
 func (r *race) put(ctx context.Context, e *entrant) {
-	for attempt := 1; ; attempt++ {
+	for {
 		err := r.b.PutIfAbsent(ctx, r.name, e.data)
 		switch {
 		case err == nil:
@@ -160,12 +160,12 @@ func (r *race) put(ctx context.Context, e *entrant) {
 			return
 		case errors.Is(err, ErrExist):
 			return
-		case Refused(err) || attempt == probeAttempts || ctx.Err() != nil:
+		case Refused(err):
 			e.err = err
 			return
 		}
 		e.unknown = true
-		if err := Sleep(ctx, time.Duration(attempt)*probeBackoff); err != nil {
+		if Sleep(ctx, probeBackoff) != nil {
 			e.err = err
 			return
 		}
@@ -178,18 +178,18 @@ func (r *race) read(ctx context.Context, expected func([]byte) bool) ([]byte, er
 	for attempt := 1; ; attempt++ {
 		data, err := r.b.Get(ctx, r.name, probeSize)
 		switch {
-		case err == nil && (expected(data) || attempt == probeAttempts):
+		case err == nil && (expected(data) || attempt == probeReads):
 			return data, nil
 		case err == nil:
 		case errors.Is(err, ErrNotExist):
 			return nil, r.verdict("an object that was written cannot be read")
 		case errors.Is(err, ErrTooLarge):
 			return nil, r.verdict("an object is larger than what was written")
-		case Refused(err) || attempt == probeAttempts || ctx.Err() != nil:
+		case Refused(err):
 			return nil, fmt.Errorf("probing for put-if-absent: %w", err)
 		}
-		if err := Sleep(ctx, time.Duration(attempt)*probeBackoff); err != nil {
-			return nil, err
+		if Sleep(ctx, probeBackoff) != nil {
+			return nil, fmt.Errorf("probing for put-if-absent: %w", err)
 		}
 	}
 }

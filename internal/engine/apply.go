@@ -88,14 +88,16 @@ func (e *Engine) settleLocked(object uint32, txn *txlog.Transaction, t *transact
 	e.state.last = txn.Tid
 
 	c := &zodb.Commit{Tid: txn.Tid, Oids: s.oids, Info: e.infoLocked()}
-	if t != nil {
-		e.stats.commits.Add(1)
-		t.done(c, nil)
-	}
 	for obs := range e.state.observers {
 		if t == nil || obs != t.origin {
 			obs.Committed(c)
 		}
+	}
+	// Last: whoever hears of the commit from its maker, and then asks the
+	// server for what is new, must find it.
+	if t != nil {
+		e.stats.commits.Add(1)
+		t.done(c, nil)
 	}
 }
 
