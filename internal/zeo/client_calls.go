@@ -2,7 +2,6 @@ package zeo
 
 import (
 	"fmt"
-	"time"
 
 	"s3storage/internal/zodb"
 )
@@ -55,41 +54,6 @@ func (c *Client) LoadSerial(oid zodb.Oid, serial zodb.Tid) ([]byte, error) {
 // GetTid asks for the current serial of an object.
 func (c *Client) GetTid(oid zodb.Oid) (zodb.Tid, error) {
 	return tidOf(c.call("getTid", Tuple{oid}))
-}
-
-// RecordIternext walks the current records in the order of their oids. It starts
-// where next is nil and has ended where it returns nil for the next one.
-func (c *Client) RecordIternext(next []byte) (oid zodb.Oid, rev zodb.Revision, after []byte, err error) {
-	var arg any
-	if next != nil {
-		arg = next
-	}
-	v, err := c.call("record_iternext", Tuple{arg})
-	if err != nil {
-		return 0, rev, nil, err
-	}
-	t, ok := v.(Tuple)
-	if !ok || len(t) != 4 {
-		return 0, rev, nil, fmt.Errorf("zeo: a malformed record %v", v)
-	}
-	if oid, err = oidOf(t[0]); err != nil {
-		return 0, rev, nil, err
-	}
-	if rev.Serial, err = tidOf(t[1], nil); err != nil {
-		return 0, rev, nil, err
-	}
-	if rev.Data, err = bytesOf(t[2], nil); err != nil {
-		return 0, rev, nil, err
-	}
-	after, _ = t[3].([]byte)
-	return oid, rev, after, nil
-}
-
-// Pack asks the server to drop the revisions before t, and waits until that is
-// done.
-func (c *Client) Pack(t time.Time) error {
-	_, err := c.call("pack", Tuple{float64(t.UnixNano()) / 1e9, true})
-	return err
 }
 
 // TpcBegin begins the transaction that the client calls id. Like the other

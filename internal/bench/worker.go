@@ -1,0 +1,287 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"s3storage/internal/zeo"
+	"s3storage/internal/zodb"
+)
+
+// An object is one that a worker writes.
+type object struct {
+	oid    zodb.Oid
+	serial zodb.Tid
+}
+
+// A worker is one client and what it measures.
+type worker struct {
+	session *Session
+	client  *zeo.Client
+	txn     int64 // the id of the last transaction
+	record  []byte
+
+	oids   []zodb.Oid // handed out, not yet used
+	own    []object   // written over and over; serial zodb.NoTid before the first time
+	next   int        // where in own the next transaction starts
+	batch  []*object  // of the transaction under way
+	shared object
+
+	// mu guards what the reader of the connection uses too.
+	mu struct {
+		sync.Mutex
+		rand    *rand.Rand
+		figures *Figures
+		err     error
+	}
+	told int64 // invalidations before this run
+}
+
+func newWorker(s *Session, client *zeo.Client, seed uint64) *worker {
+	w := &worker{session: s, client: client}
+	w.mu.rand = rand.New(rand.NewPCG(seed, uint64(len(s.options.Workload))))
+	w.mu.figures = new(Figures)
+	return w
+}
+
+// begin starts to measure, end adds what was measured to f.
+func (w *worker) begin() {
+	w.told = w.client.Invalidations()
+	w.mu.figures = new(Figures)
+}
+
+func (w *worker) end(f *Figures) {
+	w.mu.figures.Told = w.client.Invalidations() - w.told
+	f.addWork(w.mu.figures)
+}
+
+// run does the session's work until l says that it is time.
+func (w *worker) run(l *limit) error {
+	if w.session.options.Workload == Load {
+		return w.loadUntil(l)
+	}
+	for l.next(time.Now()) {
+		if w.session.options.Workload == Mixed {
+			if err := w.loadSome(l, w.session.options.Reads); err != nil {
+				return err
+			}
+		}
+		if err := w.commit(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxOids is what servers hand out at once.
+const maxOids = 100
+
+// oid returns one that was never used.
+func (w *worker) oid() (zodb.Oid, error) {
+	if len(w.oids) == 0 {
+		oids, err := w.client.NewOids(maxOids)
+		if err != nil {
+			return 0, err
+		}
+		if len(oids) == 0 {
+			return 0, errors.New("the server hands out no oids")
+		}
+		w.oids = oids
+	}
+	oid := w.oids[0]
+	w.oids = w.oids[1:]
+	return oid, nil
+}
+
+// takeOids gives the worker so many objects of its own, to be written for the
+// first time by its commits.
+func (w *worker) takeOids(n int) error {
+	for range n {
+		oid, err := w.oid()
+		if err != nil {
+			return err
+		}
+		w.own = append(w.own, object{oid: oid})
+	}
+	return nil
+}
+
+// writeNew commits n new objects.
+func (w *worker) writeNew(n int) ([]zodb.Oid, error) {
+	var oids []zodb.Oid
+	for len(oids) < n {
+		var batch []*object
+		for range min(n-len(oids), maxOids) {
+			oid, err := w.oid()
+			if err != nil {
+				return nil, err
+			}
+			batch = append(batch, &object{oid: oid})
+			oids = append(oids, oid)
+		}
+		conflict, err := w.try(batch)
+		if err != nil {
+			return nil, err
+		}
+		if conflict {
+			return nil, errors.New("the server has changed objects under oids that it had just handed out")
+		}
+	}
+	return oids, nil
+}
+
+// commit commits one transaction, as often as it takes.
+func (w *worker) commit() error {
+	o := &w.session.options
+	w.batch = w.batch[:0]
+	if o.Conflicting {
+		w.shared.oid = w.session.shared
+		w.batch = append(w.batch, &w.shared)
+	}
+	for len(w.batch) < o.Objects {
+		obj, err := w.pick()
+		if err != nil {
+			return err
+		}
+		w.batch = append(w.batch, obj)
+	}
+	start := time.Now()
+	for {
+		conflict, err := w.try(w.batch)
+		if err != nil {
+			return err
+		}
+		if !conflict {
+			break
+		}
+		w.mu.figures.Conflicts++
+		if w.shared.serial, err = w.client.GetTid(w.shared.oid); err != nil {
+			return err
+		}
+	}
+	w.mu.figures.Commits.Add(time.Since(start))
+	w.mu.figures.Stored += int64(len(w.batch))
+	return nil
+}
+
+// pick returns the next object to write.
+func (w *worker) pick() (*object, error) {
+	if w.session.options.Workload != Commit {
+		oid, err := w.oid()
+		return &object{oid: oid}, err
+	}
+	obj := &w.own[w.next]
+	w.next = (w.next + 1) % len(w.own)
+	return obj, nil
+}
+
+// try runs a transaction once and notes the serials that it gave.
+func (w *worker) try(batch []*object) (conflict bool, err error) {
+	w.txn++
+	c, id := w.client, w.txn
+	if err := c.TpcBegin(id, "bench", string(w.session.options.Workload)); err != nil {
+		return false, err
+	}
+	for _, obj := range batch {
+		w.record = appendRecord(w.record[:0], w.mu.rand, w.session.options.Size)
+		if err := c.Storea(obj.oid, obj.serial, w.record, id); err != nil {
+			return false, err
+		}
+	}
+	_, conflicts, err := c.Vote(id)
+	if len(conflicts) > 0 || isConflict(err) {
+		return true, c.TpcAbort(id)
+	}
+	if err != nil {
+		return false, fmt.Errorf("vote: %w", err)
+	}
+	tid, err := c.TpcFinish(id)
+	if err != nil {
+		return false, fmt.Errorf("tpc_finish: %w", err)
+	}
+	for _, obj := range batch {
+		obj.serial = tid
+	}
+	return false, nil
+}
+
+// isConflict recognises what a server says that resolves conflicts itself, and
+// could not.
+func isConflict(err error) bool {
+	var e *zeo.Error
+	return errors.As(err, &e) && e.Class == "ZODB.POSException.ConflictError"
+}
+
+// loadUntil keeps loads under way until l says that it is time.
+func (w *worker) loadUntil(l *limit) error {
+	return w.loads(w.session.options.Pipeline, l.next)
+}
+
+// loadSome loads n objects.
+func (w *worker) loadSome(l *limit, n int) error {
+	left := n
+	return w.loads(min(n, w.session.options.Pipeline), func(time.Time) bool {
+		left--
+		return left >= 0 && l.ctx.Err() == nil
+	})
+}
+
+// loads keeps so many loads under way for as long as more, which is called
+// under mu, says so.
+func (w *worker) loads(pipeline int, more func(time.Time) bool) error {
+	var wg sync.WaitGroup
+	w.mu.err = nil
+	now := time.Now()
+	for range pipeline {
+		wg.Add(1)
+		l := &loader{w: w, wg: &wg, more: more}
+		l.done = l.loaded
+		l.next(now)
+	}
+	w.client.Flush() // if this fails, the loads do too
+	wg.Wait()
+	return w.mu.err
+}
+
+// A loader has one load under way.
+type loader struct {
+	w     *worker
+	wg    *sync.WaitGroup
+	more  func(time.Time) bool
+	done  func(zeo.LoadReply, error)
+	start time.Time
+}
+
+// next queues a load, or ends.
+func (l *loader) next(now time.Time) {
+	l.w.mu.Lock()
+	ok := l.w.mu.err == nil && l.more(now)
+	set := l.w.session.set
+	oid := set[l.w.mu.rand.IntN(len(set))]
+	l.w.mu.Unlock()
+	if !ok {
+		l.wg.Done()
+		return
+	}
+	l.start = now
+	l.w.client.LoadBeforeAsync(oid, l.w.client.LastTid()+1, l.done)
+}
+
+// loaded is called with the reply.
+func (l *loader) loaded(r zeo.LoadReply, err error) {
+	now := time.Now()
+	if err == nil && r.None {
+		err = errors.New("the object does not exist yet")
+	}
+	l.w.mu.Lock()
+	if err != nil {
+		l.w.mu.err = fmt.Errorf("load %s: %w", r.Oid, err)
+	} else {
+		l.w.mu.figures.Loads.Add(now.Sub(l.start))
+	}
+	l.w.mu.Unlock()
+	l.next(now)
+}
