@@ -14,6 +14,7 @@ var version = "0.1.0-dev"
 type cli struct {
 	Serve   serveCmd         `cmd:"" help:"Serve databases to ZODB clients."`
 	Info    infoCmd          `cmd:"" help:"Show what is in a bucket."`
+	Bench   benchCmd         `cmd:"" help:"Measure a server, or two of them by turns."`
 	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 
@@ -22,6 +23,7 @@ const description = `A storage server for ZODB that keeps the database in a buck
   s3storage serve                                  serve ./data on 127.0.0.1:8100
   s3storage serve --bucket s3://my-bucket/site     the same from Amazon S3
   s3storage info ./data                            what is in a database
+  s3storage bench commit --clients 32              measure a server
 
 A BUCKET is one of
 

@@ -259,4 +259,3 @@ func announce(w io.Writer, listeners []net.Listener, databases map[string]databa
 `, servers.String(), name)
 	}
 }
-
