@@ -1,0 +1,36 @@
+// Package s3storage holds no code. This is the map of the tree.
+//
+// A storage server for ZODB: clients speak ZEO 5 to it, the database is a log
+// of objects in a bucket. README.md says what it does, doc/design.md why it is
+// built so, doc/format.md what the bytes in a bucket are, CONTRIBUTING.md in
+// which order to read.
+//
+// Imports run downward only: a package knows only such as stand below it here.
+// layers_test.go says which, and go test enforces it.
+//
+//	cmd/s3storage                  the program: flags and wiring, a file for each subcommand
+//
+//	internal/bench                 drives any ZEO server as a client and measures it
+//	internal/zeo                   the ZEO 5 protocol: codec, server, client; knows a storage as zodb.Storage
+//	internal/engine                a zodb.Storage on a bucket: loads, locks, votes, conflicts, oids
+//	internal/txlog                 the log: bytes of its objects, slots, epochs, seals, group commit, replay
+//	internal/index                 from oid and tid to the place of a record
+//	internal/cache                 what was read from a bucket, in memory, bounded
+//	internal/s3bucket              a bucket in S3; the only package that knows an SDK
+//	internal/bucket                what a bucket is, one in memory, one in a directory, the probe, decorators
+//	internal/zodb                  the words of all others: Oid, Tid, Storage, Transaction, the errors
+//
+// For tests only:
+//
+//	internal/storagetest           what a zodb.Storage promises, as a suite; a storage in memory
+//	internal/buckettest            what a bucket promises, as a suite
+//	internal/buckettest/faults     a bucket with faults: lost answers, late writes, damaged reads
+//	internal/buckettest/s3server   a real S3 server on the loopback interface
+//
+// Not Go packages of this module:
+//
+//	doc                            design, format, performance
+//	test/interop                   the server against the real ZODB and ZEO packages, in Python
+//	test/crash                     servers killed under load, and the proof that nothing was lost
+//	tools                          a module of its own: the programs that tests start
+package s3storage
