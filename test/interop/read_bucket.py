@@ -1,0 +1,400 @@
+"""Reads an s3storage database in a directory, without s3storage.
+
+    python read_bucket.py DIRECTORY            transactions and their records
+    python read_bucket.py --current DIRECTORY  the current revision of each object
+    python read_bucket.py --data ...           with the data, in hexadecimal
+
+It needs nothing but the standard library, writes nothing, and follows
+doc/format.md and nothing else: it is the proof that that document is complete.
+Whoever has to get at a database without the server can start from here.
+"""
+
+import argparse
+import dataclasses
+import datetime
+import hashlib
+import pathlib
+import re
+import struct
+import sys
+
+MAX_OBJECT = 256 << 20
+MAX_META = 1 << 20
+MAX_PAYLOADS = 1 << 16
+
+TRANSACTION, SEAL = 1, 2
+DATA, DELETION, REFERENCE = 1, 2, 3
+
+LOG_NAME = re.compile(r"log/([0-9a-f]{16})/([0-9a-f]{16})")
+
+
+class Damaged(Exception):
+    """The bytes are not what doc/format.md says; the message names the place."""
+
+
+class Newer(Exception):
+    """Written by a newer version than this reader knows."""
+
+
+# -- checksums and times
+
+
+def _crc32c_table():
+    table = []
+    for n in range(256):
+        for _ in range(8):
+            n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
+        table.append(n)
+    return table
+
+
+_TABLE = _crc32c_table()
+
+
+def crc32c(*parts):
+    crc = 0xFFFFFFFF
+    table = _TABLE
+    for part in parts:
+        for byte in part:
+            crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+def tid_time(tid):
+    """The time of a tid, in UTC."""
+    minutes, fraction = divmod(tid, 1 << 32)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    months, day = divmod(days, 31)
+    year, month = divmod(months, 12)
+    start = datetime.datetime(1900 + year, 1 + month, 1 + day, hour, minute,
+                              tzinfo=datetime.timezone.utc)
+    return start + datetime.timedelta(microseconds=round(fraction * 60e6 / (1 << 32)))
+
+
+# -- what there is
+
+
+@dataclasses.dataclass
+class Format:
+    database: bytes
+    created: int
+    creator: str
+
+
+@dataclasses.dataclass
+class LogObject:
+    name: str
+    database: bytes
+    epoch: int
+    slot: int
+    put_id: bytes
+    previous: bytes
+    log_start: int
+    checkpoint: int
+    settled: int
+    oid_mark: int
+    last_tid: int
+    digest: bytes
+    transactions: list
+    seal: "Seal | None"
+
+
+@dataclasses.dataclass
+class Seal:
+    next_epoch: int
+    leader: str
+
+
+@dataclasses.dataclass
+class Transaction:
+    tid: int
+    status: bytes
+    user: bytes
+    description: bytes
+    extension: bytes
+    payloads: list
+    records: list
+
+
+@dataclasses.dataclass
+class Record:
+    oid: int
+    replaces: int  # the serial of the revision before, 0 for none
+    kind: int
+    size: int
+    data: "bytes | None"  # None for a deletion, and for a reference not yet resolved
+    payload: int = 0
+    offset: int = 0
+
+
+# -- parsing
+
+
+class Cursor:
+    """Takes bytes apart from the front, and complains by name and offset."""
+
+    def __init__(self, name, data, at=0, end=None):
+        self.name, self.data, self.at = name, data, at
+        self.end = len(data) if end is None else end
+
+    def damaged(self, what):
+        return Damaged(f"{self.name}, offset {self.at}: {what}")
+
+    def take(self, size):
+        if size > self.end - self.at:
+            raise self.damaged(f"{size} bytes expected, {self.end - self.at} are left")
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def u32(self):
+        return struct.unpack(">I", self.take(4))[0]
+
+    def u64(self):
+        return struct.unpack(">Q", self.take(8))[0]
+
+    def zero(self, size):
+        if any(self.take(size)):
+            raise self.damaged("reserved bytes are not zero")
+
+    def sub(self, size):
+        start = self.at
+        self.take(size)
+        return Cursor(self.name, self.data, start, self.at)
+
+    def done(self):
+        if self.at != self.end:
+            raise self.damaged(f"{self.end - self.at} bytes too many")
+
+
+def open_file(name, data, magic):
+    """What all files have in common: a cursor behind it, the number, the hash."""
+    if data[:8] != magic:
+        raise Damaged(f"{name} does not start with {magic!r}")
+    if len(data) < 16 + 32:
+        raise Damaged(f"{name} ends after {len(data)} bytes")
+    version, flags, number = struct.unpack(">HHI", data[8:16])
+    if version != 1 or flags != 0:
+        raise Newer(f"{name} has format version {version} and flags {flags:#06x}")
+    digest = hashlib.sha256(data[:-32]).digest()
+    if digest != data[-32:]:
+        raise Damaged(f"{name}: the SHA-256 at its end does not match")
+    return Cursor(name, data, 16, len(data) - 32), number, digest
+
+
+def parse_format(data):
+    cursor, size, _ = open_file("format", data, b"s3zfmt\r\n")
+    found = Format(cursor.take(16), cursor.u64(), cursor.take(size).decode())
+    cursor.done()
+    return found
+
+
+def parse_log_object(name, data):
+    cursor, entries, digest = open_file(name, data, b"s3zlog\r\n")
+    found = LogObject(
+        name=name, database=cursor.take(16), epoch=cursor.u64(), slot=cursor.u64(),
+        put_id=cursor.take(16), previous=cursor.take(32), log_start=cursor.u64(),
+        checkpoint=cursor.u64(), settled=cursor.u64(), oid_mark=cursor.u64(),
+        last_tid=cursor.u64(), digest=digest, transactions=[], seal=None)
+    for _ in range(entries):
+        kind = cursor.take(1)[0]
+        cursor.zero(3)
+        body = cursor.sub(cursor.u32())
+        if kind == TRANSACTION:
+            found.transactions.append(parse_transaction(body))
+        elif kind == SEAL and entries == 1:
+            found.seal = Seal(body.u64(), body.take(body.u32()).decode())
+            body.done()
+        else:
+            raise body.damaged(f"an entry of kind {kind} among {entries}")
+    cursor.done()
+    return found
+
+
+def parse_transaction(body):
+    start = body.at
+    tid, status = body.u64(), body.take(1)
+    body.zero(3)
+    records, user, description, extension, payloads = (body.u32() for _ in range(5))
+    if max(user, description, extension) > MAX_META or payloads > MAX_PAYLOADS:
+        raise body.damaged("the head of a transaction is too large")
+    found = Transaction(
+        tid, status, body.take(user), body.take(description), body.take(extension),
+        [body.take(16) for _ in range(payloads)], [])
+    want = crc32c(body.data[start:body.at])
+    if body.u32() != want:
+        raise body.damaged("the CRC-32C of the head of a transaction does not match")
+    for _ in range(records):
+        record = parse_record(body)
+        if record.kind == REFERENCE and record.payload >= payloads:
+            raise body.damaged(f"a record is in payload object {record.payload} of {payloads}")
+        found.records.append(record)
+    body.done()
+    return found
+
+
+def parse_record(cursor):
+    start = cursor.at
+    oid, replaces, kind = cursor.u64(), cursor.u64(), cursor.take(1)[0]
+    cursor.zero(3)
+    size = cursor.u32()
+    head = cursor.data[start:cursor.at]
+    crc = cursor.u32()
+    record = Record(oid, replaces, kind, size, None)
+    if kind == DATA:
+        tail = record.data = cursor.take(size)
+    elif kind == DELETION and size == 0:
+        tail = b""
+    elif kind == REFERENCE:
+        tail = cursor.take(12)
+        record.payload, record.offset = struct.unpack(">IQ", tail)
+    else:
+        raise cursor.damaged(f"a record of kind {kind} and {size} bytes")
+    if crc32c(head, tail) != crc:
+        raise cursor.damaged(f"the CRC-32C of a record of object {oid:016x} does not match")
+    return record
+
+
+# -- the database
+
+
+class Database:
+
+    def __init__(self, directory):
+        self.directory = pathlib.Path(directory)
+        data = self.read("format")
+        if data is None:
+            raise FileNotFoundError(f"there is no database in {directory}")
+        self.format = parse_format(data)
+
+    def read(self, name):
+        """The bytes of an object, or None."""
+        try:
+            return (self.directory / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def log(self):
+        """The objects of the log, in order."""
+        epoch, slot, previous, oid_mark, last_tid = 0, 1, bytes(32), 0, 0
+        while True:
+            name = f"log/{epoch:016x}/{slot:016x}"
+            data = self.read(name)
+            if data is None:
+                witness = self.witness(epoch, slot, name)
+                if witness is None:
+                    return
+                data = self.read(name)
+                if data is None:
+                    raise Damaged(f"{name} is missing, but {witness} shows that it was there")
+            found = parse_log_object(name, data)
+            for wrong, what in (
+                    (found.database != self.format.database, "it is of another database"),
+                    ((found.epoch, found.slot) != (epoch, slot), "it is of another slot"),
+                    (found.previous != previous, "it does not follow the slot before"),
+                    (found.oid_mark < oid_mark, "its oid mark is too low"),
+                    (found.last_tid < last_tid, "its last tid is too low"),
+                    (epoch == 0 and not found.seal, "epoch 0 holds something but a seal"),
+                    (found.seal and found.seal.next_epoch <= epoch, "its seal leads backward")):
+                if wrong:
+                    raise Damaged(f"{name}: {what}")
+            for transaction in found.transactions:
+                if transaction.tid <= last_tid:
+                    raise Damaged(f"{name}: tid {transaction.tid:016x} is too low")
+                last_tid = transaction.tid
+            if found.transactions and found.last_tid != last_tid:
+                raise Damaged(f"{name}: its last tid is not that of its last transaction")
+            yield found
+            slot += 1
+            previous, oid_mark, last_tid = found.digest, found.oid_mark, found.last_tid
+            if found.seal:
+                epoch = found.seal.next_epoch
+
+    def witness(self, epoch, slot, free):
+        """The name of an object that shows that the free slot was taken, or None."""
+        for path in sorted((self.directory / "log").glob("*/*")):
+            name = path.relative_to(self.directory).as_posix()
+            match = LOG_NAME.fullmatch(name)
+            if not match or name <= free:
+                continue
+            if int(match[1], 16) > epoch:
+                return name
+            try:
+                if parse_log_object(name, self.read(name) or b"").settled >= slot:
+                    return name
+            except (Damaged, Newer):
+                pass
+        return None
+
+    def transactions(self):
+        """All transactions, in order, with the data of their records."""
+        for found in self.log():
+            for transaction in found.transactions:
+                for record in transaction.records:
+                    if record.kind == REFERENCE:
+                        record.data = self.resolve(transaction, record)
+                yield transaction
+
+    def resolve(self, transaction, record):
+        """The data of a record that is in a payload object."""
+        name = f"payload/{transaction.payloads[record.payload].hex()}"
+        if record.offset > MAX_OBJECT:
+            raise Damaged(f"{name}: a record at offset {record.offset}")
+        try:
+            with open(self.directory / name, "rb") as file:
+                file.seek(record.offset)
+                data = file.read(28 + record.size)
+        except FileNotFoundError:
+            raise Damaged(f"{name} is missing, and transaction {transaction.tid:016x} is in it")
+        cursor = Cursor(f"{name} from {record.offset} on", data)
+        there = parse_record(cursor)
+        cursor.done()
+        if (there.kind, there.oid, there.replaces, there.size) != (
+                DATA, record.oid, record.replaces, record.size):
+            raise Damaged(f"{cursor.name}: it is not the record of object {record.oid:016x}")
+        return there.data
+
+    def current(self):
+        """The current revision of each object: {oid: (serial, data)}."""
+        objects = {}
+        for transaction in self.transactions():
+            for record in transaction.records:
+                objects[record.oid] = transaction.tid, record.data
+        return {oid: revision for oid, revision in objects.items() if revision[1] is not None}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory")
+    parser.add_argument("--current", action="store_true", help="only the current revisions")
+    parser.add_argument("--data", action="store_true", help="print the data")
+    options = parser.parse_args()
+
+    def show(indent, oid, data, rest=""):
+        what = "deleted" if data is None else f"{len(data)} bytes"
+        print(f"{indent}object {oid:016x} {what}{rest}")
+        if options.data and data is not None:
+            print(f"{indent}  {data.hex()}")
+
+    try:
+        database = Database(options.directory)
+        created = datetime.datetime.fromtimestamp(database.format.created, datetime.timezone.utc)
+        print(f"database {database.format.database.hex()}, "
+              f"created {created:%Y-%m-%d %H:%M:%S} by {database.format.creator}")
+        if options.current:
+            for oid, (serial, data) in sorted(database.current().items()):
+                show("", oid, data, f", serial {serial:016x}")
+            return
+        for transaction in database.transactions():
+            print(f"transaction {transaction.tid:016x} {tid_time(transaction.tid)} "
+                  f"status {transaction.status!r} user {transaction.user!r} "
+                  f"description {transaction.description!r}")
+            for record in transaction.records:
+                rest = f", replaces {record.replaces:016x}" if record.replaces else ", new"
+                show("  ", record.oid, record.data, rest)
+    except (Damaged, Newer, OSError) as e:
+        sys.exit(f"read_bucket.py: {e}")
+
+
+if __name__ == "__main__":
+    main()
