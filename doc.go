@@ -31,6 +31,7 @@
 //
 //	doc                            design, format, performance
 //	test/interop                   the server against the real ZODB and ZEO packages, in Python
+//	test/bench                     the figures of doc/performance.md
 //	test/crash                     servers killed under load, and the proof that nothing was lost
 //	tools                          a module of its own: the programs that tests start
 package s3storage

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -172,6 +173,40 @@ func TestTheMapNamesEveryPackage(t *testing.T) {
 	for _, l := range layers {
 		if l.dir != "." && !strings.Contains(string(text), "//\t"+l.dir+" ") {
 			t.Errorf("doc.go does not say what belongs into %s", l.dir)
+		}
+	}
+}
+
+// The README says by which tests each promise is kept.
+func TestTheTestsThatTheREADMENamesExist(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, dir := range []string{"internal", "cmd", "test"} {
+		err := fs.WalkDir(os.DirFS(dir), ".", func(name string, d fs.DirEntry, err error) error {
+			if err == nil && (strings.HasSuffix(name, "_test.go") || strings.HasSuffix(name, ".py")) {
+				text, err := os.ReadFile(filepath.Join(dir, name))
+				if err != nil {
+					return err
+				}
+				all.WriteString(path.Base(name) + " ")
+				all.Write(text)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := regexp.MustCompile("`((?:Test|test_)\\w+(?:\\.py)?)`").FindAllStringSubmatch(string(readme), -1)
+	if len(names) == 0 {
+		t.Error("README.md names no tests")
+	}
+	for _, name := range names {
+		if n := name[1]; !regexp.MustCompile(`\b` + regexp.QuoteMeta(n) + `\b`).MatchString(all.String()) {
+			t.Errorf("README.md names the test %s, which does not exist", n)
 		}
 	}
 }
