@@ -23,6 +23,7 @@ import contextlib
 import json
 import pathlib
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,6 +60,7 @@ class Run:
         self.findings = ledger.Findings()
         self.counters = []
         self.kills = 0
+        self.restarts = 0  # of servers that did not get through their start
         self.load = []
         self.gateway = None
         if options.bucket == "s3":
@@ -82,7 +84,18 @@ class Run:
         self.newest = server
 
     def await_ready(self, server):
-        harness.wait_until("the server is ready", server.ready, timeout=2 * harness.HANG)
+        def ready():
+            if (self.options.inject and server.process.poll() is not None
+                    and "injected fault" in server.stderr_path.read_text()):
+                # A fault while it started: whoever runs a server has it
+                # started again.
+                server.process = None
+                self.restarts += 1
+                if self.restarts > 20 + 10 * self.options.kills:
+                    raise Failed("faults keep the server from starting")
+                self.spawn(server)
+            return server.ready()
+        harness.wait_until("the server is ready", ready, timeout=2 * harness.HANG)
 
     def start(self, server):
         self.spawn(server)
@@ -91,6 +104,8 @@ class Run:
     def kill(self, server):
         if server.process is None:
             return
+        if server.process.poll() is not None and not server.ready_lines:
+            self.await_ready(server)  # it ended while it started
         if server.process.poll() is not None:
             raise Failed(f"a server ended by itself with {server.process.returncode}:\n"
                          + server.stderr()[-5000:])
@@ -100,7 +115,7 @@ class Run:
 
     def connect(self):
         """A registered connection to the server started last."""
-        connection = wire.Connection(self.newest.address, 2 * harness.HANG)
+        connection = wire.Connection(self.newest.address)
         connection.register(read_only=True)
         return connection
 
@@ -158,6 +173,12 @@ class Run:
                            timeout=2 * harness.HANG, interval=0.05)
 
     # -- the kills
+
+    def make_database(self):
+        """Without faults: a store that damages what the probe at the first
+        use reads back is refused, and rightly."""
+        self.servers[0].start()
+        self.servers[0].stop()
 
     def one_server(self):
         server = self.servers[0]
@@ -239,6 +260,11 @@ class Run:
                         lost.append((oid, ack))
                     elif ledger.read_stamp(answer)[0] != (ack.client, ack.seq):
                         lost.append((oid, ack))
+        except TimeoutError:
+            # Have Go print what it is doing.
+            self.newest.process.send_signal(signal.SIGQUIT)
+            self.newest.process.wait(harness.HANG)
+            raise Failed(f"a call hung: see {self.newest.stderr_path}") from None
         except (wire.Closed, OSError, wire.ServerError):
             return  # again next time
         for oid, ack in lost:
@@ -334,6 +360,7 @@ class Run:
 
     def run(self):
         try:
+            self.make_database()
             if self.options.fight:
                 self.two_servers()
             else:

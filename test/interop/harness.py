@@ -68,22 +68,37 @@ def free_port(host="127.0.0.1"):
     raise AssertionError("no free port")
 
 
+def _keeps_attributes(directory):
+    """Whether files there can have extended attributes."""
+    probe = directory / "probe"
+    probe.touch()
+    try:
+        os.setxattr(probe, "user.probe", b"1")
+    except (OSError, AttributeError):
+        return False
+    finally:
+        probe.unlink()
+    return True
+
+
 class Gateway:
     """versitygw over a directory, on loopback."""
 
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
         self.port = free_port()
-        for name in ("root", "sidecar"):
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
-        (self.directory / "root" / "bucket").mkdir(exist_ok=True)
+        root = self.directory / "root"
+        (root / "bucket").mkdir(parents=True, exist_ok=True)
+        metadata = []
+        if not _keeps_attributes(root):
+            (self.directory / "sidecar").mkdir(exist_ok=True)
+            metadata = ["--sidecar", str(self.directory / "sidecar")]
         self.log = open(self.directory / "gateway.log", "wb")
         self.process = subprocess.Popen(
             [VERSITYGW, "--port", f"127.0.0.1:{self.port}",
              "--access", ACCESS_KEY, "--secret", SECRET_KEY,
              "--region", "us-east-1", "--quiet", "--keep-alive",
-             "posix", "--sidecar", str(self.directory / "sidecar"),
-             str(self.directory / "root")],
+             "posix", *metadata, str(root)],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
 
         def answers():
@@ -211,6 +226,7 @@ class Server:
         """Start without waiting until it is ready."""
         assert self.process is None
         self.starts += 1
+        self.ready_lines = []
         environment = dict(
             os.environ,
             AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY,
@@ -244,12 +260,19 @@ class Server:
             self.listen = [line.strip() for line in self.ready_lines]
         return self
 
+    def terminate(self):
+        """Tell it to stop in order."""
+        self.process.send_signal(signal.SIGTERM)
+
     def stop(self):
         """Stop in order, and insist that it does."""
+        if self.process is not None:
+            self.terminate()
+            self.wait_stopped()
+
+    def wait_stopped(self):
+        """Wait for the end of a server that was told to stop."""
         process, self.process = self.process, None
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
         try:
             code = process.wait(HANG)
         except subprocess.TimeoutExpired:

@@ -1,6 +1,5 @@
 """SIGTERM ends the server in order; a second server takes over."""
 
-import signal
 import threading
 
 import harness
@@ -33,7 +32,7 @@ def test_sigterm_lets_a_voted_transaction_finish(server):
         connection.register()
         [oid] = connection.call("new_oids", 1)
         _begin_and_vote(connection, oid)
-        server.process.send_signal(signal.SIGTERM)
+        server.terminate()
 
         # No new client is let in once the server is on its way out.
         def turned_away():
@@ -45,7 +44,7 @@ def test_sigterm_lets_a_voted_transaction_finish(server):
             return False
         wait_until("new clients are turned away", turned_away)
         tid = connection.call("tpc_finish", 1)
-    server.stop()
+    server.wait_stopped()
     server.start()
     with wire.Connection(server.address) as connection:
         connection.register()
@@ -53,12 +52,13 @@ def test_sigterm_lets_a_voted_transaction_finish(server):
 
 
 @pytest.mark.s3storage
-def test_sigterm_does_not_wait_for_ever_for_a_voted_transaction(directory_server):
-    with wire.Connection(directory_server.address) as connection:
+def test_sigterm_does_not_wait_for_ever_for_a_voted_transaction(new_server, new_bucket):
+    server = new_server(new_bucket(), arguments=["--stop-timeout", "1s"])
+    with wire.Connection(server.address) as connection:
         connection.register()
         [oid] = connection.call("new_oids", 1)
         _begin_and_vote(connection, oid)
-        directory_server.stop()
+        server.stop()
         connection.wait_closed()
 
 

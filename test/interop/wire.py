@@ -3,6 +3,7 @@
 Messages are built and read by ZEO's own marshalling code.
 """
 
+import collections
 import itertools
 import pickle
 import struct
@@ -119,18 +120,23 @@ class Connection:
         return self.reply(self.send(name, *args))
 
     def pipeline(self, calls, window=256):
-        """Make many calls, and yield what each returned, or its ServerError."""
+        """Make many calls, and yield what each returned, or its ServerError.
+
+        The server may answer in any order; this yields in the order of calls."""
         calls = iter(calls)
-        waiting = []
-        for call in itertools.islice(calls, window):
-            waiting.append(self.send(*call))
-        while waiting:
-            try:
-                yield self.reply(waiting.pop(0))
-            except ServerError as e:
-                yield e
-            for call in itertools.islice(calls, 1):
+        waiting, answers = collections.deque(), {}
+        while True:
+            for call in itertools.islice(calls, window - len(waiting)):
                 waiting.append(self.send(*call))
+            if not waiting:
+                return
+            while waiting[0] not in answers:
+                got, flag, name, args = self.receive()
+                if name == ".reply":
+                    answers[got] = ServerError(*args) if flag else args
+                else:
+                    self.notices.append((name, args))
+            yield answers.pop(waiting.popleft())
 
     def wait_closed(self):
         """Read until the server closes; return the messages that came first."""

@@ -1,0 +1,112 @@
+# s3storage. `make help` lists what there is.
+#
+# make serve needs Go. make test needs Python 3.11 or later with venv, make and
+# gcc (for the race detector) as well; everything else it gets itself, once,
+# into .venv, .tools and bin.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+GO            ?= go
+PYTHON        ?= python3
+FUZZTIME      ?= 10s
+BENCH         ?= .
+BENCHCOUNT    ?= 6
+KILLS         ?= 200
+# How many interoperation tests run side by side.
+JOBS          ?= 2
+PYTEST_ARGS   ?=
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+VENV_PYTHON := .venv/bin/python
+VENV_STAMP  := .venv/.complete
+PYTEST      := $(VENV_PYTHON) -m pytest -c test/interop/pytest.ini
+CRASH       := $(VENV_PYTHON) test/crash/crash.py
+
+# Go sees for itself what has to be built again.
+.PHONY: build build-race
+build: ## build bin/s3storage
+	$(GO) build -trimpath -o bin/s3storage ./cmd/s3storage
+
+build-race:
+	CGO_ENABLED=1 $(GO) build -race -o bin/s3storage-race ./cmd/s3storage
+
+.PHONY: serve
+serve: build ## build, then serve ./data on 127.0.0.1:8100
+	exec bin/s3storage serve
+
+.PHONY: test
+test: vet test-go test-interop ## everything: go vet, go test -race, interoperation and crash tests
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+
+.PHONY: test-go
+test-go: .tools/versitygw $(VENV_STAMP) ## go test -race
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
+
+.PHONY: test-interop
+test-interop: setup ## the Python tests: real ZODB clients, over a directory and S3; crashes
+	$(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop test/crash
+
+.PHONY: setup
+setup: $(VENV_STAMP) .tools/versitygw build-race
+
+$(VENV_STAMP): test/interop/requirements.txt
+	@if ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	  echo "The tests need Python 3.11 or later; say where with make PYTHON=..." >&2; exit 1; fi
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "This Python cannot make virtual environments: it lacks ensurepip." >&2; \
+	  echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; fi
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+.tools/versitygw: tools/go.mod tools/go.sum
+	mkdir -p .tools
+	$(GO) build -C tools -o ../.tools/versitygw github.com/versity/versitygw/cmd/versitygw
+	touch $@
+
+.PHONY: race
+race: setup ## ZODB's race tests, RACETEST_REPEAT times each (100)
+	RACETEST_REPEAT=$${RACETEST_REPEAT:-100} $(PYTEST) -q -k TestRaces $(PYTEST_ARGS) test/interop/test_zodb_suites.py
+
+.PHONY: crash-long
+crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two servers
+	$(CRASH) --kills $(KILLS) --bucket dir
+	$(CRASH) --kills $(KILLS) --bucket s3
+	$(CRASH) --kills $(KILLS) --bucket dir --inject all
+	$(CRASH) --kills $(KILLS) --bucket s3 --inject all
+	$(CRASH) --kills $(KILLS) --bucket dir --fight
+	$(CRASH) --kills $(KILLS) --bucket s3 --fight
+	$(CRASH) --kills $(KILLS) --bucket dir --fight --inject all
+	$(CRASH) --kills $(KILLS) --bucket s3 --fight --inject all
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (10s)
+	@for file in $$(grep -rl --include='*_test.go' '^func Fuzz' internal cmd); do \
+	  for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$file); do \
+	    echo "== $$target in ./$$(dirname $$file)"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); \
+	  done; \
+	done
+
+.PHONY: bench
+bench: .tools/versitygw ## the Go benchmarks that match BENCH, for benchstat
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -count $(BENCHCOUNT) ./...
+
+.PHONY: lint
+lint: ## golangci-lint with .golangci.yml
+	$(GO) run $(GOLANGCI_LINT) run ./...
+
+.PHONY: clean
+clean: ## remove what was built and set up; ./data stays
+	rm -rf bin .venv .tools
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
