@@ -89,6 +89,9 @@ func (t *transaction) Store(oid zodb.Oid, serial zodb.Tid, data []byte) error {
 		t.bytes -= len(t.txn.Records[i].Data)
 		t.txn.Records[i] = rec
 	} else {
+		if len(t.txn.Records) == t.e.opts.MaxRecords {
+			return fmt.Errorf("the transaction changes more than %d objects: split it into several", t.e.opts.MaxRecords)
+		}
 		t.place[oid] = len(t.txn.Records)
 		t.txn.Records = append(t.txn.Records, rec)
 	}

@@ -61,6 +61,10 @@ type Options struct {
 	// 4 MiB.
 	MaxInline int
 
+	// MaxRecords is how many objects a transaction may change, so that its log
+	// object stays far below txlog.MaxObjectSize. Default 2,097,152.
+	MaxRecords int
+
 	// Now is the clock that tids come from. Default time.Now.
 	Now func() time.Time
 }
@@ -123,6 +127,9 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	}
 	if opts.MaxInline == 0 {
 		opts.MaxInline = 4 << 20
+	}
+	if opts.MaxRecords == 0 {
+		opts.MaxRecords = 1 << 21
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
