@@ -194,15 +194,23 @@ def test_vote_of_an_unknown_transaction_is_a_storage_transaction_error(served):
         assert connection.call("ping") is None
 
 
-def test_an_empty_transaction_gets_a_tid_and_moves_everybodys_last_tid(served, open_storage):
+def test_an_empty_transaction_commits_and_keeps_the_order_of_tids(served, open_storage):
+    # The reference gives it a tid of its own; this server, which has nothing to
+    # write for it, answers the tid of the last transaction.
     storage, other = open_storage(served), open_storage(served)
-    tids = []
-    for _ in range(3):
-        txn = TransactionMetaData()
-        storage.tpc_begin(txn)
-        storage.tpc_vote(txn)
-        tids.append(storage.tpc_finish(txn))
-    assert tids == sorted(set(tids))
+    oid, serial, tids = storage.new_oid(), z64, []
+    for n in range(3):
+        serial = _store(storage, oid, serial, wire.record({"data": {"n": n}}))
+        tids.append(serial)
+        for check in False, True:
+            txn = TransactionMetaData()
+            storage.tpc_begin(txn)
+            if check:
+                storage.checkCurrentSerialInTransaction(oid, serial, txn)
+            storage.tpc_vote(txn)
+            tids.append(storage.tpc_finish(txn))
+        assert storage.lastTransaction() == storage._call("lastTransaction") == tids[-1]
+    assert tids == sorted(tids)
     wait_until("the other client's last tid moves",
                lambda: other.lastTransaction() == tids[-1])
 
