@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"sync"
 	"testing"
 )
 
@@ -40,7 +41,18 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
+var fixturesOnce struct {
+	sync.Once
+	fs []fixture
+}
+
 func fixtures(t testing.TB) []fixture {
+	t.Helper()
+	fixturesOnce.Do(func() { fixturesOnce.fs = loadFixtures(t) })
+	return fixturesOnce.fs
+}
+
+func loadFixtures(t testing.TB) []fixture {
 	t.Helper()
 	var entries []struct{ Name, Z5, M5 string }
 	readFixtures(t, "messages.json.gz", &entries)

@@ -229,11 +229,19 @@ func (w *witness) work(stop *atomic.Bool) {
 	w.put(w.enc.AppendCall(nil, w.enc.IntID(stopID), "ping", nil))
 }
 
+// slowSubscribe lets commits pass before it returns.
+type slowSubscribe struct{ zodb.Storage }
+
+func (s slowSubscribe) Subscribe(obs zodb.Observer) zodb.Tid {
+	tid := s.Storage.Subscribe(obs)
+	time.Sleep(time.Millisecond)
+	return tid
+}
+
 // TestRegisterMissesNothing registers while commits go on: the invalidations
 // after the reply are those of the transactions after its tid, from the first.
 func TestRegisterMissesNothing(t *testing.T) {
-	m := newMemory()
-	s := serve(t, lateFinish{m}, Options{})
+	s := serve(t, slowSubscribe{lateFinish{newMemory()}}, Options{})
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	w := s.client(Z5)
