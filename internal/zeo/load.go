@@ -34,8 +34,16 @@ func (c *conn) load(id ID, oid zodb.Oid, tid zodb.Tid) error {
 				c.fail(id, err)
 				return
 			}
-			if c.out.addLoad(c.enc, id, rev, ok, seen, false) {
-				return
+			// Reading may take longer than the time from one commit to the
+			// next. Others' objects need not be read again for that.
+			for current := rev.Serial; current == rev.Serial; {
+				if c.out.addLoad(c.enc, id, rev, ok, seen, false) {
+					return
+				}
+				seen = c.out.seen()
+				if current, err = c.storage.GetTid(c.ctx, oid); err != nil {
+					break // a deletion, say: the load will tell
+				}
 			}
 		}
 	})
