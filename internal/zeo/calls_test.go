@@ -21,7 +21,7 @@ func eachEncoding(t *testing.T, test func(t *testing.T, s *testServer, enc Encod
 	}
 }
 
-func TestASessionOfReads(t *testing.T) {
+func TestReadsCallByCall(t *testing.T) {
 	eachEncoding(t, func(t *testing.T, s *testServer, enc Encoding) {
 		p := s.shake(enc)
 		wantValue(t, p.want("register", "1", false), make([]byte, 8))
