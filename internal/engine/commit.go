@@ -78,8 +78,8 @@ func (t *transaction) Store(oid zodb.Oid, serial zodb.Tid, data []byte) error {
 	if err := t.inPhase(begun); err != nil {
 		return err
 	}
-	if oid > zodb.MaxOid {
-		return fmt.Errorf("oid %s is out of range: the highest is %s", oid, zodb.MaxOid)
+	if err := t.e.oids.refuse(oid); err != nil {
+		return err
 	}
 	if len(data) > txlog.MaxData {
 		return fmt.Errorf("object %s has %d bytes, the limit is %d", oid, len(data), txlog.MaxData)

@@ -28,8 +28,9 @@
 // # Losing the lead
 //
 // When another node has sealed the epoch, transactions that are not settled
-// never will be, and fail. From then on the engine is read-only: it answers
-// from what had been settled.
+// never will be, and fail. From then on the engine is read-only, and follows
+// what others write to the log, a second behind. An engine that has nothing to
+// write finds out within ten seconds.
 package engine
 
 import (

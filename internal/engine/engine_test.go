@@ -189,6 +189,16 @@ func TestOidThatAClientChoseIsNotGivenOut(t *testing.T) {
 	check(openEngine(t, b))
 }
 
+func TestHighestOidThatAClientMayChooseLeavesMoreToGiveOut(t *testing.T) {
+	e := openEngine(t, bucket.NewMemory())
+	commit(t, e, change{maxChosenOid, 0, "x"})
+	oids, err := e.NewOids(t.Context(), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(t, e, change{oids[9], 0, "y"})
+}
+
 func TestOidsAreNeverGivenTwiceWithoutAnOrderlyStop(t *testing.T) {
 	b := bucket.NewMemory()
 	seen := map[zodb.Oid]bool{}
@@ -318,7 +328,16 @@ func TestServerThatWasTakenOverFailsWhatItHadNotAcknowledged(t *testing.T) {
 	if r := load(t, second, 1); string(r.Data) != "old" {
 		t.Errorf("the second answers %q", r.Data)
 	}
-	commit(t, second, change{1, old, "theirs"})
+	theirs := commit(t, second, change{1, old, "theirs"})
+	// The first follows.
+	for deadline := time.Now().Add(time.Minute); first.LastTransaction() != theirs; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the first does not follow")
+		}
+	}
+	if r := load(t, first, 1); string(r.Data) != "theirs" || r.Serial != theirs {
+		t.Errorf("the first answers %q", r.Data)
+	}
 }
 
 func TestVoteThatWaitsEndsWhenTheLeadIsLost(t *testing.T) {
@@ -404,7 +423,7 @@ func TestBadInputIsRefusedWithoutHarm(t *testing.T) {
 		t.Errorf("a description that is too long: %v", err)
 	}
 	txn := begin(t, e)
-	if err := txn.Store(zodb.MaxOid+1, 0, nil); err == nil || !strings.Contains(err.Error(), "out of range") {
+	if err := txn.Store(maxChosenOid+1, 0, nil); err == nil || !strings.Contains(err.Error(), "out of range") {
 		t.Errorf("an oid that is too high: %v", err)
 	}
 	many := begin(t, openEngine(t, bucket.NewMemory(), func(o *Options) { o.MaxRecords = 2 }), change{1, 0, ""}, change{2, 0, ""}, change{1, 0, "again"})

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"s3storage/internal/zodb"
@@ -56,6 +57,20 @@ func (e *Engine) NewOids(ctx context.Context, n int) ([]zodb.Oid, error) {
 		out[i] = first + zodb.Oid(i)
 	}
 	return out, nil
+}
+
+// maxChosenOid bounds the oids that clients may choose themselves, without
+// having been given them, so that there are always more to give out.
+const maxChosenOid zodb.Oid = 1 << 62
+
+// refuse returns an error for an oid that may not be stored.
+func (o *oids) refuse(oid zodb.Oid) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if oid > maxChosenOid && oid >= o.next {
+		return fmt.Errorf("oid %s is out of range: it was not given out, and the highest that a client may choose is %s", oid, maxChosenOid)
+	}
+	return nil
 }
 
 // stored makes sure that an oid which a client chose itself is never given out,

@@ -61,8 +61,8 @@
 //	24   4  CRC-32C of bytes 0 to 23 and of what follows
 //	28      kind 1: the data
 //	        kind 3: number of the payload object in the head's list (4),
-//	        offset there (8) of a record of kind 1 with the same oid, serial
-//	        and length
+//	        offset there (8) of a record of kind 1 with the same oid and
+//	        length
 //
 // The body of a seal:
 //
@@ -104,12 +104,14 @@
 //
 // # Epochs and seals
 //
-// Epoch 0 has no leader; epoch e+1 begins after the slot in which epoch e was
-// sealed, and is led by the node whose seal it was. The log is what a walk
+// Epoch 0 has no leader, and holds a seal only; the epoch that a seal names
+// begins with the slot behind it, and is led by the node whose seal it was. A
+// seal stands alone in its object. An object may have no entries at all: it
+// raises the oid mark. The log is what a walk
 // finds: start at slot 1 of epoch 0; a seal leads to the next slot of the next
 // epoch, any other object to the next slot of the same epoch; the first slot
 // that is free is the end. Objects of an epoch behind its seal are not part of
-// the log: their writer had not been acknowledged anything about them.
+// the log: nobody was told that they were committed.
 //
 // A slot that is free although a later epoch exists, or although an object of
 // its epoch says that it was settled, is a hole: an object was lost, and no

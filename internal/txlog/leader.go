@@ -39,6 +39,10 @@ const (
 	leastHedge = 50 * time.Millisecond
 	mostHedge  = 5 * time.Second
 	firstHedge = time.Second // before anything is known
+
+	// A leader without anything to write looks so often whether it has been
+	// taken over: in a month that is a quarter of a million reads.
+	watchEvery = 10 * time.Second
 )
 
 // A Leader decides what the leader of an epoch does next: when to make an
@@ -48,7 +52,7 @@ const (
 //
 // Invariants:
 //
-//   - The slots settled+1 .. next-1 are in flight, in order. Each has one
+//   - The slots from settled to before next are in flight, in order. Each has one
 //     object whose bytes are fixed before its first put.
 //   - An object is settled when it and all before it stand. Only then is
 //     anybody told.
@@ -63,7 +67,7 @@ type Leader struct {
 	database DatabaseID
 
 	next       Position // where the next object goes
-	settled    Slot
+	settled    Position // behind the newest settled object
 	mark       zodb.Oid // the oid mark of the next object
 	markRaised bool     // beyond that of the last one
 
@@ -75,6 +79,9 @@ type Leader struct {
 	// The usual time of a put and its deviation, as in RFC 6298.
 	usual, deviation time.Duration
 	newest           time.Time // when the newest object was first put
+
+	watched  time.Time // when it was last known that nobody has taken over
+	watching bool
 }
 
 // A flying object has been put, but it is not known yet whether it is settled.
@@ -103,8 +110,9 @@ type ActionKind int
 
 // The kinds of actions.
 const (
-	ActionPut  ActionKind = iota // put-if-absent of Data; report with PutDone
-	ActionRead                   // read the put id there; report with ReadDone
+	ActionPut   ActionKind = iota // put-if-absent of Data; report with PutDone
+	ActionRead                    // read the put id there; report with ReadDone
+	ActionWatch                   // look whether there is anything; report with WatchDone
 )
 
 // An Action is something to be done for the leader. Actions may be done at the
@@ -119,7 +127,7 @@ type Action struct {
 // NewLeader returns the leader of the epoch that p, the position after the
 // seal, is in.
 func NewLeader(cfg Config, db DatabaseID, p Position) *Leader {
-	return &Leader{cfg: cfg.withDefaults(), database: db, next: p, settled: p.Slot - 1, mark: p.OidMark}
+	return &Leader{cfg: cfg.withDefaults(), database: db, next: p, settled: p, mark: p.OidMark}
 }
 
 // Append queues an entry. The tids of transactions must ascend.
@@ -180,6 +188,18 @@ func (l *Leader) Next(now time.Time) (actions []Action, wake time.Time) {
 		actions = append(actions, l.launch().put(now))
 		ask(now.Add(l.hedgeAfter()))
 	}
+	if l.lost == nil && l.Idle() && !l.watching {
+		switch at := l.watched.Add(watchEvery); {
+		case l.watched.IsZero():
+			l.watched = now
+			ask(now.Add(watchEvery))
+		case now.Before(at):
+			ask(at)
+		default:
+			l.watching = true
+			actions = append(actions, Action{Kind: ActionWatch, Slot: l.next.Slot, Name: Name(l.next.Epoch, l.next.Slot)})
+		}
+	}
 	return actions, wake
 }
 
@@ -198,7 +218,7 @@ func (l *Leader) launch() *flying {
 			Put:      NewPutID(),
 			Prev:     l.next.Prev,
 			LogStart: 1,
-			Settled:  l.settled,
+			Settled:  l.settled.Slot - 1,
 			OidMark:  l.mark,
 			LastTid:  l.next.LastTid,
 		},
@@ -254,6 +274,7 @@ func (l *Leader) PutDone(now time.Time, s Slot, outcome PutOutcome) {
 	switch {
 	case f.stands:
 	case outcome == PutStands:
+		l.watched = now
 		if f.failures == 0 && !f.hedged {
 			l.observe(now.Sub(f.started))
 		}
@@ -288,6 +309,17 @@ func (l *Leader) ReadDone(now time.Time, s Slot, found PutID, ok bool, by string
 	l.settle()
 }
 
+// WatchDone reports the end of an ActionWatch: whether there is an object in
+// the slot and, if it is a seal, by whom.
+func (l *Leader) WatchDone(now time.Time, s Slot, there bool, by string) {
+	l.watching = false
+	l.watched = now
+	// If the slot has been put meanwhile, the put will tell.
+	if there && s == l.next.Slot && l.lost == nil {
+		l.lost = &Lost{Slot: s, By: by}
+	}
+}
+
 func (f *flying) fail(now time.Time) {
 	f.failures++
 	f.hedged = false
@@ -297,11 +329,17 @@ func (f *flying) fail(now time.Time) {
 // settle moves what is known to be part of the log from flight to done.
 func (l *Leader) settle() {
 	for len(l.flight) > 0 && l.flight[0].stands {
-		l.settled = l.flight[0].object.Slot
-		l.done = append(l.done, l.flight[0].object)
+		o := l.flight[0].object
+		l.settled.Slot++
+		l.settled.Prev, l.settled.OidMark, l.settled.LastTid = o.Hash, o.OidMark, o.LastTid
+		l.done = append(l.done, o)
 		l.flight = l.flight[1:]
 	}
 }
+
+// End returns the position behind the newest settled object. When leadership
+// was lost, the seal stands there.
+func (l *Leader) End() Position { return l.settled }
 
 // Settled returns the objects that became part of the log since it was last
 // called, in order.

@@ -18,15 +18,18 @@ type Observer interface {
 	// Settled is told of an object that has become part of the log.
 	Settled(*Object)
 
-	// Deposed is told, at last, that another node leads, and which entries
-	// therefore are not part of the log and never will be.
+	// Deposed is told that another node leads, and which entries therefore
+	// are not part of the log and never will be. From then on Settled is told
+	// of what the others write.
 	Deposed(by Lost, failed []Entry)
 }
 
-// A Log writes to the log of a database as its leader. Its methods may be
+// A Log writes to the log of a database as its leader, and follows it when the
+// lead was lost. Its methods may be
 // called from any number of goroutines.
 type Log struct {
 	bucket   bucket.Bucket
+	database DatabaseID
 	observer Observer
 	logger   *slog.Logger
 
@@ -48,17 +51,23 @@ type Log struct {
 	wake chan struct{} // has room for one; filled when there are news
 }
 
-// putTimeout is when a put without answer is given up, to be tried again.
-const putTimeout = 20 * time.Second
+const (
+	// A call without answer is given up, to be tried again, after callTimeout
+	// and the time that its bytes take at slowest.
+	callTimeout = 20 * time.Second
+	slowest     = 256 << 10 // bytes a second
+
+	followEvery = time.Second
+)
 
 func newLog(b bucket.Bucket, leader *Leader, o Observer, logger *slog.Logger) *Log {
-	l := &Log{bucket: b, observer: o, logger: logger, wake: make(chan struct{}, 1)}
+	l := &Log{bucket: b, database: leader.database, observer: o, logger: logger, wake: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.mu.leader = leader
 	l.mu.timer = time.AfterFunc(time.Hour, func() { l.do(func(*Leader) {}) })
 	l.mu.timer.Stop()
-	l.wg.Add(1)
-	go l.tell()
+	l.wg.Go(l.tell)
+	l.do(func(*Leader) {}) // starts the watch
 	return l
 }
 
@@ -92,13 +101,20 @@ func (l *Log) do(change func(*Leader)) {
 		l.mu.news = append(l.mu.news, func() { l.observer.Settled(o) })
 	}
 	if lost, failed := leader.Lost(); lost != nil && (!l.mu.lost || len(failed) > 0) {
-		l.mu.lost = true
-		l.mu.news = append(l.mu.news, func() { l.observer.Deposed(*lost, failed) })
+		if !l.mu.lost {
+			l.mu.lost = true
+			end := leader.End()
+			l.mu.news = append(l.mu.news, func() {
+				l.observer.Deposed(*lost, failed)
+				l.wg.Go(func() { l.follow(end) })
+			})
+		} else {
+			l.mu.news = append(l.mu.news, func() { l.observer.Deposed(*lost, failed) })
+		}
 	}
 	actions, wake := leader.Next(time.Now())
 	for _, a := range actions {
-		l.wg.Add(1)
-		go l.act(a)
+		l.wg.Go(func() { l.act(a) })
 	}
 	if wake.IsZero() {
 		l.mu.timer.Stop()
@@ -115,7 +131,6 @@ func (l *Log) do(change func(*Leader)) {
 
 // tell tells the observer the news, until the log is closed.
 func (l *Log) tell() {
-	defer l.wg.Done()
 	for {
 		select {
 		case <-l.wake:
@@ -143,8 +158,8 @@ func (l *Log) tell() {
 
 // act does one action and reports to the leader.
 func (l *Log) act(a Action) {
-	defer l.wg.Done()
-	ctx, cancel := context.WithTimeout(l.ctx, putTimeout)
+	timeout := callTimeout + time.Duration(len(a.Data))*time.Second/slowest
+	ctx, cancel := context.WithTimeout(l.ctx, timeout)
 	defer cancel()
 	switch a.Kind {
 	case ActionPut:
@@ -167,6 +182,31 @@ func (l *Log) act(a Action) {
 			l.logger.Warn("reading back a log object failed; putting it again", "object", a.Name, "err", err)
 		}
 		l.do(func(leader *Leader) { leader.ReadDone(time.Now(), a.Slot, id, err == nil, by) })
+	case ActionWatch:
+		_, by, err := readPutID(ctx, l.bucket, a.Name)
+		if err != nil && !errors.Is(err, bucket.ErrNotExist) && l.ctx.Err() == nil {
+			l.logger.Warn("cannot see whether another server has taken over", "object", a.Name, "err", err)
+		}
+		l.do(func(leader *Leader) { leader.WatchDone(time.Now(), a.Slot, err == nil, by) })
+	}
+}
+
+// follow tells the observer of what the new leader writes, and of those after
+// it, until the log is closed. It is called when the lead was lost.
+func (l *Log) follow(p Position) {
+	apply := func(o *Object) error {
+		l.observer.Settled(o)
+		return nil
+	}
+	for l.ctx.Err() == nil {
+		_, err := l.bucket.GetRange(l.ctx, Name(p.Epoch, p.Slot), 0, headerSize)
+		if err == nil {
+			err = walk(l.ctx, l.bucket, l.database, &p, nil, apply)
+		}
+		if err != nil && !errors.Is(err, bucket.ErrNotExist) && l.ctx.Err() == nil {
+			l.logger.Error("cannot follow the log; answers grow old", "err", err)
+		}
+		_ = bucket.Sleep(l.ctx, followEvery)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"s3storage/internal/bucket"
@@ -51,6 +52,12 @@ func (r *recorder) tids() []zodb.Tid {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.settled)
+}
+
+func (r *recorder) deposed() (*Lost, []zodb.Tid) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost, slices.Clone(r.failed)
 }
 
 func silent() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
@@ -97,6 +104,15 @@ func flush(t *testing.T, l *Log) {
 	defer cancel()
 	if err := l.Flush(ctx); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, reached func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !reached(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not happen within a minute")
+		}
 	}
 }
 
@@ -160,22 +176,54 @@ func TestSecondServerTakesOverAndTheFirstIsTold(t *testing.T) {
 	appendMany(second, 101, 110)
 	flush(t, first)
 	flush(t, second)
-	if r1.lost == nil || r1.lost.By != "second" {
-		t.Errorf("the first was told %+v", r1.lost)
+	lost, failed := r1.deposed()
+	if lost == nil || lost.By != "second" {
+		t.Errorf("the first was told %+v", lost)
 	}
-	if !slices.Equal(r1.tids(), count(1, 50)) || !slices.Equal(r1.failed, count(51, 60)) {
-		t.Errorf("the first: settled %v, failed %v", r1.tids(), r1.failed)
+	if !slices.Equal(failed, count(51, 60)) {
+		t.Errorf("the first: failed %v", failed)
 	}
 	want := append(count(1, 50), count(101, 110)...)
-	if !slices.Equal(r2.tids(), want) || r2.lost != nil {
-		t.Errorf("the second: settled %v, lost %v", r2.tids(), r2.lost)
+	if lost, _ := r2.deposed(); !slices.Equal(r2.tids(), want) || lost != nil {
+		t.Errorf("the second: settled %v, lost %v", r2.tids(), lost)
 	}
 	// Whatever the first tries now fails at once.
 	appendMany(first, 61, 62)
 	flush(t, first)
-	if !slices.Equal(r1.failed, count(51, 62)) {
-		t.Errorf("failed later: %v", r1.failed)
+	if _, failed := r1.deposed(); !slices.Equal(failed, count(51, 62)) {
+		t.Errorf("failed later: %v", failed)
 	}
+	// And it follows.
+	eventually(t, func() bool { return slices.Equal(r1.tids(), want) })
+}
+
+func TestIdleLeaderFindsOutThatItWasTakenOverAndFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMemory()
+		first, r1 := openLog(t, b, "first")
+		appendMany(first, 1, 5)
+		flush(t, first)
+		second, _ := openLog(t, b, "second")
+		appendMany(second, 6, 10)
+		flush(t, second)
+		if lost, _ := r1.deposed(); lost != nil {
+			t.Fatal("told before it could know")
+		}
+		time.Sleep(watchEvery + 2*followEvery)
+		if lost, _ := r1.deposed(); lost == nil || lost.By != "second" || !slices.Equal(r1.tids(), count(1, 10)) {
+			t.Errorf("lost %+v, settled %v", lost, r1.tids())
+		}
+		third, _ := openLog(t, b, "third")
+		appendMany(third, 11, 12)
+		flush(t, third)
+		time.Sleep(2 * followEvery)
+		if !slices.Equal(r1.tids(), count(1, 12)) {
+			t.Errorf("settled %v", r1.tids())
+		}
+		first.Close()
+		second.Close()
+		third.Close()
+	})
 }
 
 func TestSlowPutIsHedged(t *testing.T) {

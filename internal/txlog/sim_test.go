@@ -72,6 +72,9 @@ func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
 // step lets one thing happen.
 func (w *world) step() {
 	time.Sleep(time.Duration(w.rng.IntN(30)) * time.Millisecond)
+	if w.chance(2) {
+		time.Sleep(watchEvery)
+	}
 	switch n := w.rng.IntN(100); {
 	case n < 4 && w.depth < 2:
 		w.takeOver()
@@ -134,6 +137,14 @@ func (w *world) perform(i int) {
 		if !c.node.dead {
 			c.node.leader.PutDone(now, a.Slot, outcome)
 		}
+	}
+	if a.Kind == ActionWatch {
+		forget()
+		if !c.node.dead {
+			_, there := w.store[a.Name]
+			c.node.leader.WatchDone(now, a.Slot, there && !w.chance(20), "")
+		}
+		return
 	}
 	if a.Kind == ActionRead {
 		forget()
