@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"time"
 )
 
@@ -73,9 +74,9 @@ func TidAt(t time.Time) Tid {
 	minutes = minutes*24 + uint64(t.Hour())
 	minutes = minutes*60 + uint64(t.Minute())
 	ns := uint64(t.Second())*uint64(time.Second) + uint64(t.Nanosecond())
-	// ns < 6e10 < 2^36, so the product would overflow 64 bits: split it.
-	frac := ns / 60 * tidUnitsPerMinute / uint64(time.Second)
-	return Tid(minutes<<32 | min(frac, tidUnitsPerMinute-1))
+	hi, lo := bits.Mul64(ns, tidUnitsPerMinute)
+	frac, _ := bits.Div64(hi, lo, uint64(time.Minute)) // below 2^32, as ns is below a minute
+	return Tid(minutes<<32 | frac)
 }
 
 // Time returns the time that the tid stands for, to the microsecond. A tid

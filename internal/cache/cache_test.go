@@ -1,0 +1,106 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+func TestManyReadersOfAMissingPieceMakeOneRead(t *testing.T) {
+	c, err := New(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reads atomic.Int32
+	release := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			data, err := c.Get(context.Background(), Key{"a", 1}, func(context.Context) ([]byte, error) {
+				reads.Add(1)
+				<-release
+				return []byte("data"), nil
+			})
+			if err != nil || string(data) != "data" {
+				t.Errorf("%q, %v", data, err)
+			}
+		})
+	}
+	for reads.Load() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	wg.Wait()
+	if reads.Load() != 1 {
+		t.Errorf("%d reads", reads.Load())
+	}
+	if data, ok := c.Cached(Key{"a", 1}); !ok || string(data) != "data" {
+		t.Errorf("%q, %v", data, ok)
+	}
+	if _, ok := c.Cached(Key{"a", 2}); ok {
+		t.Error("found what was never put there")
+	}
+}
+
+func TestFailedReadIsNotRemembered(t *testing.T) {
+	c, err := New(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("broken")
+	if _, err := c.Get(t.Context(), Key{"a", 1}, func(context.Context) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+		t.Errorf("%v", err)
+	}
+	data, err := c.Get(t.Context(), Key{"a", 1}, func(context.Context) ([]byte, error) { return []byte("x"), nil })
+	if err != nil || string(data) != "x" {
+		t.Errorf("%q, %v", data, err)
+	}
+}
+
+func TestReaderThatGoesAwayDoesNotSpoilTheReadForOthers(t *testing.T) {
+	c, err := New(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	data, err := c.Get(ctx, Key{"a", 1}, func(ctx context.Context) ([]byte, error) {
+		cancel()
+		return []byte("x"), ctx.Err()
+	})
+	if err != nil || string(data) != "x" {
+		t.Errorf("%q, %v", data, err)
+	}
+}
+
+func TestCacheKeepsToItsLimit(t *testing.T) {
+	const limit = 1 << 20
+	c, err := New(limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	piece := bytes.Repeat([]byte("x"), 1000)
+	for i := range uint32(5000) {
+		c.Add(Key{"a", i}, piece)
+	}
+	held := func() (n int) {
+		for i := range uint32(5000) {
+			if data, ok := c.Cached(Key{"a", i}); ok {
+				n += len(data)
+			}
+		}
+		return n
+	}
+	for deadline := time.Now().Add(time.Minute); held() > limit; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(fmt.Sprint(held(), " bytes held"))
+		}
+	}
+	if held() == 0 {
+		t.Error("nothing is held")
+	}
+}
