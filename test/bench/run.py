@@ -159,6 +159,8 @@ def slow_bucket(options):
     for clients, goal in [(1, "median at most 1.15 puts"),
                           (64, "median at most 1.3 puts, at most 0.15 puts per commit, 1500/s")]:
         with place(options) as directory:
+            with s3storage(options, directory):
+                pass  # it makes the database, and probes the bucket, with many puts
             with s3storage(options, directory, "--inject", inject) as (address, log):
                 r = bench(options, "commit", address, "--clients", str(clients))
             done = operations(log)
