@@ -38,7 +38,7 @@ func (lo *logObserver) Settled(o *txlog.Object) {
 
 	e.state.Lock()
 	e.state.size += o.Size
-	e.state.oidMark = o.OidMark
+	e.state.oidMark = max(e.state.oidMark, o.OidMark) // a seal has none
 	object := uint32(len(e.state.names))
 	e.state.names = append(e.state.names, name)
 	for i, entry := range o.Entries {

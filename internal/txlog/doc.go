@@ -20,7 +20,7 @@
 //	 32   8  epoch
 //	 40   8  slot
 //	 48  16  put id: random, tells whose put won
-//	 64  32  the hash of the object of the slot before, zero in slot 1
+//	 64  32  what follows from the objects before: see below
 //	 96   8  log start: no slot below this one is needed any more
 //	104   8  slot of the newest checkpoint, 0 for none
 //	112   8  settled: the writer knew that all slots up to this one stand
@@ -116,6 +116,12 @@
 // A slot that is free although a later epoch exists, or although an object of
 // its epoch says that it was settled, is a hole: an object was lost, and no
 // walk goes past it.
+//
+// The hash chain begins with 32 zero bytes. Every object but a seal carries the
+// chain up to it, and continues it with its own hash. A seal, which may be put
+// before the objects of the slots before it are known, carries zero, as it does
+// for the last tid and the oid mark; it continues the chain with the SHA-256 of
+// what the chain was and its own hash.
 //
 // # Rules
 //

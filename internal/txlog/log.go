@@ -201,7 +201,7 @@ func (l *Log) follow(p Position) {
 	for l.ctx.Err() == nil {
 		_, err := l.bucket.GetRange(l.ctx, Name(p.Epoch, p.Slot), 0, headerSize)
 		if err == nil {
-			err = walk(l.ctx, l.bucket, l.database, &p, nil, apply)
+			err = walk(l.ctx, l.bucket, l.database, &p, true, apply)
 		}
 		if err != nil && !errors.Is(err, bucket.ErrNotExist) && l.ctx.Err() == nil {
 			l.logger.Error("cannot follow the log; answers grow old", "err", err)

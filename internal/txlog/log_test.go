@@ -31,7 +31,7 @@ func (r *recorder) Settled(o *Object) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.objects++
-	r.mark = o.OidMark
+	r.mark = max(r.mark, o.OidMark)
 	for _, e := range o.Entries {
 		if e.Txn != nil {
 			r.settled = append(r.settled, e.Txn.Tid)
@@ -302,3 +302,38 @@ type wrongClock struct {
 }
 
 func (b *wrongClock) Now(context.Context) (time.Time, error) { return time.Now().Add(b.off), nil }
+
+func TestLeaderThatCommitsWithoutPauseIsTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		delays, err := bucket.ParseDelays("all=20ms..40ms")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := bucket.Slow(bucket.NewMemory(), delays, 1)
+		first, r1 := openLog(t, b, "first")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for tid := zodb.Tid(1); ctx.Err() == nil; tid++ {
+				first.Append(txnOf(tid), 0)
+				time.Sleep(time.Millisecond)
+			}
+		})
+		time.Sleep(time.Second)
+		start := time.Now()
+		second, r2 := openLog(t, b, "second")
+		t.Logf("took over after %s, %d objects", time.Since(start), r2.objects)
+		cancel()
+		wg.Wait()
+		flush(t, first)
+		if lost, _ := r1.deposed(); lost == nil || lost.By != "second" {
+			t.Errorf("the first lost to %+v", lost)
+		}
+		if got := r2.tids(); !slices.Equal(got, r1.tids()[:len(got)]) || len(r1.tids()) != len(got) {
+			t.Errorf("%d transactions acknowledged by the first, %d found by the second", len(r1.tids()), len(got))
+		}
+		first.Close()
+		second.Close()
+	})
+}

@@ -181,7 +181,7 @@ func TestWalkRefusesWhatDoesNotBelong(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := func() *Object {
-		o := &Object{Header: Header{Epoch: 1, Slot: 2, Prev: seal.Hash, LastTid: 5}, Entries: []Entry{{Txn: &Transaction{Tid: 5}}}}
+		o := &Object{Header: Header{Epoch: 1, Slot: 2, Prev: chain(Hash{}, seal.Hash), LastTid: 5}, Entries: []Entry{{Txn: &Transaction{Tid: 5}}}}
 		return o
 	}
 	if q := p; q.advance(DatabaseID{}, good()) != nil {
@@ -193,14 +193,15 @@ func TestWalkRefusesWhatDoesNotBelong(t *testing.T) {
 		at     Position
 		change func(*Object)
 	}{
-		"another database":   {p, func(o *Object) { o.Database = DatabaseID{1} }},
-		"another slot":       {p, func(o *Object) { o.Slot = 3 }},
-		"another epoch":      {p, func(o *Object) { o.Epoch = 2 }},
-		"broken chain":       {p, func(o *Object) { o.Prev = Hash{} }},
-		"tids go back":       {late, func(o *Object) { o.OidMark = 100; o.LastTid = 8 }},
-		"last tid goes back": {late, func(o *Object) { o.OidMark = 100; o.Entries = nil }},
-		"oid mark goes back": {late, func(o *Object) { o.LastTid = 8; o.Entries = nil }},
-		"seal goes back":     {p, func(o *Object) { o.Entries = []Entry{{Seal: &Seal{Next: 1}}} }},
+		"another database":    {p, func(o *Object) { o.Database = DatabaseID{1} }},
+		"another slot":        {p, func(o *Object) { o.Slot = 3 }},
+		"another epoch":       {p, func(o *Object) { o.Epoch = 2 }},
+		"broken chain":        {p, func(o *Object) { o.Prev = Hash{} }},
+		"tids go back":        {late, func(o *Object) { o.OidMark = 100; o.LastTid = 8 }},
+		"last tid goes back":  {late, func(o *Object) { o.OidMark = 100; o.Entries = nil }},
+		"oid mark goes back":  {late, func(o *Object) { o.LastTid = 8; o.Entries = nil }},
+		"seal goes back":      {p, func(o *Object) { o.Prev, o.LastTid, o.Entries = Hash{}, 0, []Entry{{Seal: &Seal{Next: 1}}} }},
+		"seal knows too much": {p, func(o *Object) { o.LastTid, o.Entries = 0, []Entry{{Seal: &Seal{Next: 2}}} }},
 	} {
 		o := good()
 		c.change(o)
@@ -217,7 +218,7 @@ func TestWalkRefusesWhatDoesNotBelong(t *testing.T) {
 func logOf(t *testing.T, b bucket.Bucket, db DatabaseID, n int) {
 	t.Helper()
 	p := Start()
-	if err := takeOver(t.Context(), b, db, &p, "test", func(*Object) error { return nil }); err != nil {
+	if err := takeOver(t.Context(), b, db, &p, "test", true, func(*Object) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	l := NewLeader(Config{}, db, p)
@@ -271,7 +272,7 @@ func TestObjectsLeftBehindByADeadLeaderAreNotPartOfTheLog(t *testing.T) {
 	if err != nil || p.Slot != 5 || p.LastTid != 3 {
 		t.Fatalf("%+v, %v", p, err)
 	}
-	if err := takeOver(t.Context(), b, f.Database, &p, "second", func(*Object) error { return nil }); err != nil {
+	if err := takeOver(t.Context(), b, f.Database, &p, "second", true, func(*Object) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if p.Epoch != 2 || p.Slot != 6 {

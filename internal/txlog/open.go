@@ -23,9 +23,17 @@ type Options struct {
 
 // Open makes this node the leader of a database. It reads the log, telling the
 // observer of every object, and puts a seal into the first free slot of the
-// last epoch. If somebody else was faster, it goes on reading. When its seal
-// stands, it leads. The former leader, if there is one, finds the seal where
-// its next object should go; what had been acknowledged lies before it.
+// last epoch. When its seal is part of the log, it leads. The former leader, if
+// there is one, finds the seal where its next object should go; what had been
+// acknowledged lies before it.
+//
+// If somebody else was faster, it reads what they wrote, and tries again some
+// slots further on, twice as many each time: a leader that commits all the time
+// always has some slots under way and would win every race for the first free
+// one. A seal in a later slot takes effect when the leader comes to it. That is
+// why a seal says nothing of the object before it. One that the log does not
+// come to, because the leader died before, has no meaning; the candidate then
+// finds the first free slot without contest.
 //
 // [Observer.Settled] is called for the objects read as well.
 func Open(ctx context.Context, b bucket.Bucket, f *Format, o Observer, opts Options) (*Log, error) {
@@ -36,54 +44,58 @@ func Open(ctx context.Context, b bucket.Bucket, f *Format, o Observer, opts Opti
 		o.Settled(obj)
 		return nil
 	}
-	p, err := Walk(ctx, b, f, apply)
-	if err != nil {
-		return nil, err
-	}
-	if err := takeOver(ctx, b, f.Database, &p, opts.Node, apply); err != nil {
+	p := Start()
+	if err := takeOver(ctx, b, f.Database, &p, opts.Node, true, apply); err != nil {
 		return nil, err
 	}
 	return newLog(b, NewLeader(opts.Config, f.Database, p), o, opts.Logger), nil
 }
 
+// maxAhead is how far beyond the first free slot a seal is put: beyond what a
+// leader has under way, and will have by the time that the seal is there.
+const maxAhead = 255
+
 // takeOver seals the epoch that p is the end of, wherever that end is by then,
-// and moves p behind the seal.
-func takeOver(ctx context.Context, b bucket.Bucket, db DatabaseID, p *Position, node string, apply func(*Object) error) error {
-	for {
+// and moves p behind the seal. For early see walk.
+func takeOver(ctx context.Context, b bucket.Bucket, db DatabaseID, p *Position, node string, early bool, apply func(*Object) error) error {
+	mine := make(map[PutID]bool)
+	for ahead := Slot(0); ; ahead = min(2*ahead+1, maxAhead) {
+		// What counts is which seal the log comes to first.
+		from, leads := p.Slot, false
+		err := walk(ctx, b, db, p, early, func(o *Object) error {
+			leads = mine[o.Put]
+			return apply(o)
+		})
+		if err != nil || leads {
+			return err
+		}
+		if p.Slot == from {
+			ahead = 0 // nobody writes
+		}
+		if ahead == 0 {
+			if filled, err := checkFree(ctx, b, *p, early); err != nil {
+				return err
+			} else if filled {
+				continue
+			}
+		}
 		seal := &Object{
 			Header: Header{
 				Database: db,
 				Epoch:    p.Epoch,
-				Slot:     p.Slot,
+				Slot:     p.Slot + ahead,
 				Put:      NewPutID(),
-				Prev:     p.Prev,
 				LogStart: 1,
 				Settled:  p.Slot - 1,
-				OidMark:  p.OidMark,
-				LastTid:  p.LastTid,
 			},
 			Entries: []Entry{{Seal: &Seal{Next: p.Epoch + 1, By: node[:min(len(node), maxNodeName)]}}},
 		}
+		mine[seal.Put] = true
 		data := seal.encode()
 		// The outcome of a put that failed is unknown: put the same again.
-		err := retrying(ctx, func() error { return b.PutIfAbsent(ctx, seal.Name(), data) })
+		err = retrying(ctx, func() error { return b.PutIfAbsent(ctx, seal.Name(), data) })
 		if err != nil && !errors.Is(err, bucket.ErrExist) {
 			return fmt.Errorf("taking over as leader of %s: %w", b.Properties().Location, err)
-		}
-		// Whoever it was, and this may have been an earlier try of our own:
-		// what stands in the slot now is part of the log.
-		stood := false
-		err = walk(ctx, b, db, p, nil, func(o *Object) error {
-			if o.Put == seal.Put {
-				stood = true
-			}
-			return apply(o)
-		})
-		switch {
-		case err != nil:
-			return err
-		case stood && p.Epoch == seal.Entries[0].Seal.Next:
-			return nil
 		}
 	}
 }

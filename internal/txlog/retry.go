@@ -12,7 +12,7 @@ import (
 const (
 	firstBackoff = 10 * time.Millisecond
 	lastBackoff  = time.Second
-	readAttempts = 6
+	readAttempts = 8
 )
 
 // backoff returns how long to wait before attempt n+1 at something that

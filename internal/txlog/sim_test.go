@@ -204,11 +204,10 @@ func (w *world) takeOver() {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	defer cancel()
 	b := &simBucket{world: w, dies: 1 + w.rng.IntN(60), cancel: cancel}
-	last := zodb.NoTid
-	see := func(o *Object) error { last = o.LastTid; return nil }
-	err := walk(ctx, b, w.db, &p, nil, see)
+	see := func(*Object) error { return nil }
+	err := walk(ctx, b, w.db, &p, false, see)
 	if err == nil {
-		err = takeOver(ctx, b, w.db, &p, "node", see)
+		err = takeOver(ctx, b, w.db, &p, "node", false, see)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -216,7 +215,7 @@ func (w *world) takeOver() {
 		}
 		return
 	}
-	w.nodes = append(w.nodes, &simNode{leader: NewLeader(Config{MaxFlight: 4}, w.db, p), lastTid: last})
+	w.nodes = append(w.nodes, &simNode{leader: NewLeader(Config{MaxFlight: 4}, w.db, p), lastTid: p.LastTid})
 }
 
 // A simBucket is the store as a candidate sees it.
@@ -312,7 +311,7 @@ func (w *world) run(steps int) []string {
 	w.nodes = nil
 	found := map[zodb.Tid]bool{}
 	p := Start()
-	err := walk(w.t.Context(), &simBucket{world: w}, w.db, &p, nil, func(o *Object) error {
+	err := walk(w.t.Context(), &simBucket{world: w}, w.db, &p, false, func(o *Object) error {
 		for _, e := range o.Entries {
 			if e.Txn != nil {
 				found[e.Txn.Tid] = true
