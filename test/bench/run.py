@@ -98,14 +98,9 @@ def reference(options, directory):
         yield f"127.0.0.1:{port}"
 
 
-@contextlib.contextmanager
 def place(options):
-    """A new directory, removed afterwards."""
-    directory = tempfile.mkdtemp(prefix="bench-", dir=options.directory)
-    try:
-        yield pathlib.Path(directory)
-    finally:
-        shutil.rmtree(directory)
+    """A new directory. All of them are removed together, at the end."""
+    return pathlib.Path(tempfile.mkdtemp(dir=options.directory))
 
 
 def bench(options, workload, address, *more):
@@ -133,9 +128,8 @@ def compare(options):
           "| ratio | rounds | goal |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name, workload, more, goal in COMPARED:
-        with place(options) as directory, \
-                reference(options, directory) as theirs, \
-                s3storage(options, directory) as (ours, _):
+        directory = place(options)
+        with reference(options, directory) as theirs, s3storage(options, directory) as (ours, _):
             r = bench(options, workload, ours, "--vs", theirs, *more)
         cells = []
         for side in r["server"], r["versus"]:
@@ -158,12 +152,12 @@ def slow_bucket(options):
     inject = f"put-if-absent.delay=1:{PUT}ms,put.delay=1:{PUT}ms"
     for clients, goal in [(1, "median at most 1.15 puts"),
                           (64, "median at most 1.3 puts, at most 0.15 puts per commit, 1500/s")]:
-        with place(options) as directory:
-            with s3storage(options, directory):
-                pass  # it makes the database, and probes the bucket, with many puts
-            with s3storage(options, directory, "--inject", inject) as (address, log):
-                r = bench(options, "commit", address, "--clients", str(clients))
-            done = operations(log)
+        directory = place(options)
+        with s3storage(options, directory):
+            pass  # it makes the database, and probes the bucket, with many puts
+        with s3storage(options, directory, "--inject", inject) as (address, log):
+            r = bench(options, "commit", address, "--clients", str(clients))
+        done = operations(log)
         c = r["server"]["figures"]["commits"]
         puts = done.get("put-if-absent", 0) + done.get("put", 0)
         print(f"| {clients} client{'s' * (clients > 1)} | {c['per_second']:.0f}/s "
@@ -180,9 +174,15 @@ def main():
     print(f"{os.cpu_count()} processors, shared by server and clients; "
           f"{platform.system()} {platform.machine()}; Python {versions[0]}, "
           f"ZEO {versions[1]}, ZODB {versions[2]}; {options.duration} s for each figure.\n")
-    compare(options)
-    print()
-    slow_bucket(options)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory) as root:
+        # For minutes after thousands of files were removed nearby, ext4 takes
+        # twice as long to make new ones. This spreads directories over the disk.
+        if shutil.which("chattr"):
+            subprocess.run(["chattr", "+T", root], stderr=subprocess.DEVNULL)
+        options.directory = root
+        compare(options)
+        print()
+        slow_bucket(options)
 
 
 if __name__ == "__main__":
