@@ -89,7 +89,7 @@ class LogObject:
     epoch: int
     slot: int
     put_id: bytes
-    previous: bytes
+    chain: bytes
     log_start: int
     checkpoint: int
     settled: int
@@ -193,7 +193,7 @@ def parse_log_object(name, data):
     cursor, entries, digest = open_file(name, data, b"s3zlog\r\n")
     found = LogObject(
         name=name, database=cursor.take(16), epoch=cursor.u64(), slot=cursor.u64(),
-        put_id=cursor.take(16), previous=cursor.take(32), log_start=cursor.u64(),
+        put_id=cursor.take(16), chain=cursor.take(32), log_start=cursor.u64(),
         checkpoint=cursor.u64(), settled=cursor.u64(), oid_mark=cursor.u64(),
         last_tid=cursor.u64(), digest=digest, transactions=[], seal=None)
     for _ in range(entries):
@@ -276,7 +276,7 @@ class Database:
 
     def log(self):
         """The objects of the log, in order."""
-        epoch, slot, previous, oid_mark, last_tid = 0, 1, bytes(32), 0, 0
+        epoch, slot, chain, oid_mark, last_tid = 0, 1, bytes(32), 0, 0
         while True:
             name = f"log/{epoch:016x}/{slot:016x}"
             data = self.read(name)
@@ -291,9 +291,11 @@ class Database:
             for wrong, what in (
                     (found.database != self.format.database, "it is of another database"),
                     ((found.epoch, found.slot) != (epoch, slot), "it is of another slot"),
-                    (found.previous != previous, "it does not follow the slot before"),
-                    (found.oid_mark < oid_mark, "its oid mark is too low"),
-                    (found.last_tid < last_tid, "its last tid is too low"),
+                    (found.seal and (any(found.chain) or found.oid_mark or found.last_tid),
+                     "a seal says what it cannot know"),
+                    (not found.seal and found.chain != chain, "it does not follow the slot before"),
+                    (not found.seal and found.oid_mark < oid_mark, "its oid mark is too low"),
+                    (not found.seal and found.last_tid < last_tid, "its last tid is too low"),
                     (epoch == 0 and not found.seal, "epoch 0 holds something but a seal"),
                     (found.seal and found.seal.next_epoch <= epoch, "its seal leads backward")):
                 if wrong:
@@ -306,9 +308,11 @@ class Database:
                 raise Damaged(f"{name}: its last tid is not that of its last transaction")
             yield found
             slot += 1
-            previous, oid_mark, last_tid = found.digest, found.oid_mark, found.last_tid
             if found.seal:
                 epoch = found.seal.next_epoch
+                chain = hashlib.sha256(chain + found.digest).digest()
+            else:
+                chain, oid_mark, last_tid = found.digest, found.oid_mark, found.last_tid
 
     def witness(self, epoch, slot, free):
         """The name of an object that shows that the free slot was taken, or None."""
