@@ -33,13 +33,13 @@ type layer struct {
 // add a package, put it where it belongs.
 var layers = []layer{
 	{dir: "."},
-	{dir: "internal/zodb"},
+	{dir: "internal/zodb", tests: "pgregory.net/rapid"},
 	{dir: "internal/bucket", tests: "pgregory.net/rapid"},
 	{dir: "internal/s3bucket", imports: "internal/bucket",
 		modules: "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go"},
 	{dir: "internal/cache", modules: "github.com/maypok86/otter/v2"},
-	{dir: "internal/index", imports: "internal/zodb"},
-	{dir: "internal/txlog", imports: "internal/zodb internal/bucket"},
+	{dir: "internal/index", imports: "internal/zodb", tests: "pgregory.net/rapid"},
+	{dir: "internal/txlog", imports: "internal/zodb internal/bucket", modules: "golang.org/x/sync"},
 	{dir: "internal/engine", imports: "internal/zodb internal/bucket internal/cache internal/index internal/txlog",
 		modules: "golang.org/x/sync"},
 	// The protocol knows storages by their interface, so that it can be tested

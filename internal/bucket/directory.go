@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -44,6 +45,7 @@ type Directory struct {
 	handles  *handles
 	syncDir  func(*os.File) error // (*os.File).Sync, but in tests
 	broken   atomic.Pointer[error]
+	cleaning sync.WaitGroup // of temporary files
 }
 
 var _ Bucket = (*Directory)(nil)
@@ -125,6 +127,7 @@ func (d *Directory) removeStale() {
 
 // Close releases what the bucket keeps open. No method may be called after.
 func (d *Directory) Close() error {
+	d.cleaning.Wait()
 	d.handles.close()
 	return nil
 }
@@ -188,7 +191,7 @@ func (d *Directory) write(ctx context.Context, k Kind, name string, data []byte,
 		return fail(ErrExist)
 	}
 	if k == KindPutIfAbsent {
-		os.Remove(temp)
+		d.cleaning.Go(func() { os.Remove(temp) }) // nobody need wait for that
 	}
 	return nil
 }
