@@ -39,7 +39,7 @@ func main() {
 	ctx := kong.Parse(&c,
 		kong.Name("s3storage"),
 		kong.Description(description),
-		kong.UsageOnError(),
+		kong.ShortUsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Vars{"version": version},
 	)

@@ -171,6 +171,9 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr)
 			Creator: "s3storage " + version,
 			Logger:  logger.With("storage", name),
 		})
+		if errors.Is(err, bucket.ErrDenied) {
+			err = fmt.Errorf("%w\na server must be allowed to read, write, list and delete objects in its bucket", err)
+		}
 		if err != nil {
 			return nil, err
 		}
