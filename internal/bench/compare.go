@@ -61,7 +61,8 @@ func Measure(ctx context.Context, p Plan) (*Report, error) {
 		return nil, err
 	}
 	r.Against = new(Figures)
-	return r, r.compare(ctx, own, versus)
+	err = r.compare(ctx, own, versus)
+	return r, err
 }
 
 func (s *Session) warm(ctx context.Context, d time.Duration) error {
@@ -95,7 +96,7 @@ func (r *Report) compare(ctx context.Context, own, versus *Session) error {
 			return err
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // to end early is no error
 		}
 		if first != own {
 			a, b = b, a

@@ -241,7 +241,7 @@ func (w *worker) loads(pipeline int, more func(time.Time) bool) error {
 		l.done = l.loaded
 		l.next(now)
 	}
-	w.client.Flush() // if this fails, the loads do too
+	_ = w.client.Flush() // if this fails, the loads do too
 	wg.Wait()
 	return w.mu.err
 }

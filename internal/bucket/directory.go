@@ -202,7 +202,7 @@ func (d *Directory) sync(dir *os.File) error {
 		return *err
 	}
 	if err := d.syncDir(dir); err != nil {
-		err = fmt.Errorf("the disk may have lost what was written; check it, then start again: %v", err)
+		err = fmt.Errorf("the disk may have lost what was written; check it, then start again: %v", err) //nolint:errorlint // a wrapped EROFS or ENOENT would make it a refusal
 		d.broken.CompareAndSwap(nil, &err)
 		return err
 	}

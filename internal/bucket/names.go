@@ -13,7 +13,7 @@ func CheckName(name string) error {
 		return fmt.Errorf("%w: %d bytes, not 1 to %d", ErrBadName, len(name), MaxName)
 	}
 	start := true // at the first byte of an element
-	for i := 0; i < len(name); i++ {
+	for i := range len(name) {
 		c := name[i]
 		switch {
 		case c >= 'a' && c <= 'z', c >= '0' && c <= '9', c == '-', c == '_':

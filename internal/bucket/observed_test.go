@@ -100,8 +100,8 @@ func TestHistogram(t *testing.T) {
 	for i := range 100 {
 		h.Add(time.Duration(i+1) * time.Millisecond)
 	}
-	for q, want := range map[float64]time.Duration{0: 1, 0.5: 50, 0.99: 99, 1: 100} {
-		want *= time.Millisecond
+	for q, millis := range map[float64]int{0: 1, 0.5: 50, 0.99: 99, 1: 100} {
+		want := time.Duration(millis) * time.Millisecond
 		if got := h.Quantile(q); got < want || got > want*9/8+time.Microsecond {
 			t.Errorf("quantile %v is %v, want about %v", q, got, want)
 		}

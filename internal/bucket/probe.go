@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// ErrNoConditionalPut: the store does not keep the promise of PutIfAbsent, so
-// that two servers could both believe that they committed, and one transaction
-// would be lost.
+// ErrNoConditionalPut says that the store does not keep the promise of
+// PutIfAbsent, so that two servers could both believe that they committed, and
+// one transaction would be lost.
 var ErrNoConditionalPut = errors.New("the store does not keep put-if-absent")
 
 // ProbePrefix is what the names begin with that Probe writes to.

@@ -38,10 +38,10 @@ func TestProbeRefusesStoresThatBreakThePromise(t *testing.T) {
 					return &Error{Op: "put-if-absent", Name: name, Err: ErrExist}
 				}
 				time.Sleep(time.Millisecond)
-				return o.Memory.Put(ctx, name, data)
+				return o.Put(ctx, name, data)
 			}
 		},
-		"the condition is ignored": func(o *override) { o.putIfAbsent = o.Memory.Put },
+		"the condition is ignored": func(o *override) { o.putIfAbsent = o.Put },
 		"always there": func(o *override) {
 			o.putIfAbsent = func(ctx context.Context, name string, data []byte) error {
 				o.Memory.PutIfAbsent(ctx, name, data)
@@ -51,7 +51,7 @@ func TestProbeRefusesStoresThatBreakThePromise(t *testing.T) {
 		"refused, but written": func(o *override) {
 			o.putIfAbsent = func(ctx context.Context, name string, data []byte) error {
 				err := o.Memory.PutIfAbsent(ctx, name, data)
-				o.Memory.Put(ctx, name, data)
+				o.Put(ctx, name, data)
 				return err
 			}
 		},

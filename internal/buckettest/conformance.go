@@ -143,7 +143,7 @@ func testProperties(t *testing.T, b bucket.Bucket) {
 	if b.Properties().Location == "" {
 		t.Error("the bucket has no location")
 	}
-	if b.Properties() != b.Properties() {
+	if first, second := b.Properties(), b.Properties(); first != second {
 		t.Error("the properties change")
 	}
 }
@@ -191,11 +191,13 @@ func testOneWinner(t *testing.T, b bucket.Bucket) {
 				<-start
 				for {
 					err := b.PutIfAbsent(t.Context(), name, data)
-					if err == nil {
+					switch {
+					case err == nil:
 						won[w] = true
-					} else if !errors.Is(err, bucket.ErrExist) && !bucket.Refused(err) && t.Context().Err() == nil {
+					case errors.Is(err, bucket.ErrExist):
+					case !bucket.Refused(err) && t.Context().Err() == nil:
 						continue // unknown: the store may say so to one who comes second
-					} else if !errors.Is(err, bucket.ErrExist) {
+					default:
 						t.Error(err)
 					}
 					return

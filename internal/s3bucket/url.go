@@ -25,7 +25,7 @@ type Config struct {
 }
 
 // errNoURL does not repeat what it is about: that may hold a secret.
-var errNoURL = errors.New("not a URL of an S3 bucket: want s3://bucket/prefix?endpoint=...&region=...&path-style=...")
+var errNoURL = errors.New("not a URL of an S3 bucket: want s3://bucket/prefix?endpoint=...&region=...&path-style=...") //nolint:revive,staticcheck // the dots belong to the example
 
 // ParseURL reads a location such as
 //
@@ -47,7 +47,7 @@ func ParseURL(location string) (Config, error) {
 	c := Config{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return Config{}, fmt.Errorf("the options in the URL of the bucket cannot be read: %v", err)
+		return Config{}, fmt.Errorf("the options in the URL of the bucket cannot be read: %w", err)
 	}
 	for key, values := range query {
 		value := values[len(values)-1]

@@ -29,7 +29,7 @@ func loadsFindRevisions(h *harness) {
 	t1 := h.commit(change{1, zodb.NoTid, "one"}, change{2, zodb.NoTid, "other"})
 	t2 := h.commit(change{1, t1, "two"})
 	t3 := h.commit(change{1, t2, ""})
-	if !(zodb.NoTid < t1 && t1 < t2 && t2 < t3) {
+	if zodb.NoTid >= t1 || t1 >= t2 || t2 >= t3 {
 		h.Fatalf("tids do not ascend: %s %s %s", t1, t2, t3)
 	}
 	if last := h.s.LastTransaction(); last != t3 {

@@ -64,12 +64,14 @@ func (m *Memory) SetReadOnly(err error) {
 	m.mu.readOnly = err
 }
 
+// ReadOnly implements zodb.Storage.
 func (m *Memory) ReadOnly() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mu.readOnly
 }
 
+// Info implements zodb.Storage.
 func (m *Memory) Info() zodb.Info {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -80,24 +82,27 @@ func (m *Memory) infoLocked() zodb.Info {
 	return zodb.Info{Name: m.name, Objects: int64(len(m.mu.objects)), Size: m.mu.size}
 }
 
+// Stats implements zodb.Storage.
 func (m *Memory) Stats() zodb.Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mu.stats
 }
 
+// LastTransaction implements zodb.Storage.
 func (m *Memory) LastTransaction() zodb.Tid {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.mu.last
 }
 
+// LoadBefore implements zodb.Storage.
 func (m *Memory) LoadBefore(_ context.Context, oid zodb.Oid, tid zodb.Tid) (zodb.Revision, bool, error) {
 	rev, ok, _, err := m.LoadBeforeCached(oid, tid)
 	return rev, ok, err
 }
 
-// LoadBeforeCached always knows.
+// LoadBeforeCached implements zodb.CachedLoader. It always knows.
 func (m *Memory) LoadBeforeCached(oid zodb.Oid, tid zodb.Tid) (rev zodb.Revision, ok, hit bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -127,6 +132,7 @@ func cmpTid(a, b zodb.Tid) int {
 	return 0
 }
 
+// LoadSerial implements zodb.Storage.
 func (m *Memory) LoadSerial(_ context.Context, oid zodb.Oid, serial zodb.Tid) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -138,6 +144,7 @@ func (m *Memory) LoadSerial(_ context.Context, oid zodb.Oid, serial zodb.Tid) ([
 	return nil, &zodb.POSKeyError{Oid: oid}
 }
 
+// GetTid implements zodb.Storage.
 func (m *Memory) GetTid(_ context.Context, oid zodb.Oid) (zodb.Tid, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -154,6 +161,7 @@ func (m *Memory) currentLocked(oid zodb.Oid) zodb.Tid {
 	return zodb.NoTid
 }
 
+// History implements zodb.Storage.
 func (m *Memory) History(_ context.Context, oid zodb.Oid, size int) ([]zodb.HistoryEntry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -171,6 +179,7 @@ func (m *Memory) History(_ context.Context, oid zodb.Oid, size int) ([]zodb.Hist
 	return entries, nil
 }
 
+// Invalidations implements zodb.Storage.
 func (m *Memory) Invalidations(tid zodb.Tid) (zodb.Tid, []zodb.Oid, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -193,6 +202,7 @@ func (m *Memory) Invalidations(tid zodb.Tid) (zodb.Tid, []zodb.Oid, bool) {
 	return m.mu.last, oids, true
 }
 
+// NewOids implements zodb.Storage.
 func (m *Memory) NewOids(_ context.Context, n int) ([]zodb.Oid, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -207,6 +217,7 @@ func (m *Memory) NewOids(_ context.Context, n int) ([]zodb.Oid, error) {
 	return oids, nil
 }
 
+// Subscribe implements zodb.Storage.
 func (m *Memory) Subscribe(obs zodb.Observer) zodb.Tid {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -214,12 +225,14 @@ func (m *Memory) Subscribe(obs zodb.Observer) zodb.Tid {
 	return m.mu.last
 }
 
+// Unsubscribe implements zodb.Storage.
 func (m *Memory) Unsubscribe(obs zodb.Observer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.mu.observers = slices.DeleteFunc(m.mu.observers, func(o zodb.Observer) bool { return o == obs })
 }
 
+// Begin implements zodb.Storage.
 func (m *Memory) Begin(meta zodb.TxnMeta, origin zodb.Observer) (zodb.Transaction, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

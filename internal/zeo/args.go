@@ -55,8 +55,9 @@ func (k *call) bytes(i int, name string) ([]byte, error) {
 	return nil, k.wrong(i, name, "bytes")
 }
 
-func (k *call) oid(i int) (zodb.Oid, error) {
-	b, err := k.bytes(i, "oid")
+// oid reads the first argument: no call names an object elsewhere.
+func (k *call) oid() (zodb.Oid, error) {
+	b, err := k.bytes(0, "oid")
 	if err != nil {
 		return 0, err
 	}

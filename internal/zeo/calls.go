@@ -124,7 +124,7 @@ func (c *conn) call(m *Message, owned bool) error {
 	}
 	var bad *protocolError
 	switch {
-	case err == errLater:
+	case errors.Is(err, errLater):
 	case errors.As(err, &bad):
 		return err
 	case err != nil && k.oneWay: // nobody could be told
@@ -229,7 +229,7 @@ func (c *conn) getInvalidations(k *call) (any, error) {
 // loadBefore(oid, tid) -> (data, serial, end or None) or None, in any shape but
 // the one that load is called for.
 func (c *conn) loadBefore(k *call) (any, error) {
-	oid, err := k.oid(0)
+	oid, err := k.oid()
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +248,7 @@ func (c *conn) loadBefore(k *call) (any, error) {
 
 // loadSerial(oid, tid) -> data
 func (c *conn) loadSerial(k *call) (any, error) {
-	oid, err := k.oid(0)
+	oid, err := k.oid()
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +261,7 @@ func (c *conn) loadSerial(k *call) (any, error) {
 
 // getTid(oid) -> tid
 func (c *conn) getTid(k *call) (any, error) {
-	oid, err := k.oid(0)
+	oid, err := k.oid()
 	if err != nil {
 		return nil, err
 	}

@@ -280,7 +280,7 @@ func (c *Client) read(r *FrameReader) {
 			err = c.Flush() // what was queued by those who were just told of loads
 		}
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = errors.New("zeo: the server has closed the connection")
 			}
 			c.fail(err)

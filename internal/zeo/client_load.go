@@ -28,7 +28,7 @@ func (c *Client) LoadBefore(oid zodb.Oid, tid zodb.Tid) (rev zodb.Revision, ok b
 		rev.Data = bytes.Clone(rev.Data)
 		close(ch)
 	})
-	c.Flush() // if this fails, the load does too
+	_ = c.Flush() // if this fails, the load does too
 	<-ch
 	return rev, ok && err == nil, err
 }
@@ -58,7 +58,7 @@ func (c *Client) LoadBeforeAsync(oid zodb.Oid, tid zodb.Tid, done func(LoadReply
 	c.mu.Unlock()
 
 	// An error ends the connection, and that ends the load.
-	c.send(false, func(b []byte) ([]byte, error) {
+	_ = c.send(false, func(b []byte) ([]byte, error) {
 		return c.enc.AppendLoadBefore(b, oid, tid), nil
 	})
 }

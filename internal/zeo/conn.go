@@ -212,7 +212,7 @@ func (c *conn) reply(id ID, value any) {
 func (c *conn) fail(id ID, err error) {
 	frame, err2 := c.enc.AppendError(nil, id, ErrorFrom(err))
 	if err2 != nil {
-		frame, err2 = c.enc.AppendError(nil, id, ErrorFrom(fmt.Errorf("%v (%w)", err, err2)))
+		frame, err2 = c.enc.AppendError(nil, id, ErrorFrom(fmt.Errorf("%v (%w)", err, err2))) //nolint:errorlint // ErrorFrom would find a wrapped err, which cannot be encoded
 	}
 	if err2 != nil { // text always can be sent
 		panic(err2)

@@ -3,6 +3,7 @@ package zeo
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -42,7 +43,7 @@ func NewFrameReader(r io.Reader, limit int) *FrameReader {
 // stream between two frames.
 func (f *FrameReader) Next() (frame []byte, owned bool, err error) {
 	if f.held > 0 {
-		f.r.Discard(f.held) // cannot fail: the bytes were peeked
+		_, _ = f.r.Discard(f.held) // cannot fail: the bytes were peeked
 		f.held = 0
 	}
 	head, err := f.r.Peek(4)
@@ -65,7 +66,7 @@ func (f *FrameReader) Next() (frame []byte, owned bool, err error) {
 		f.held = n + 4
 		return b[4:], false, nil
 	}
-	f.r.Discard(4)
+	_, _ = f.r.Discard(4)
 	frame = make([]byte, 0, min(n, frameStep))
 	for len(frame) < n {
 		if len(frame) == cap(frame) {
@@ -94,7 +95,7 @@ func (f *FrameReader) Ready() bool {
 }
 
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

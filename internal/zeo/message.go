@@ -10,6 +10,7 @@ import (
 // An Encoding is the letter of a handshake: how messages are written.
 type Encoding byte
 
+// The encodings there are.
 const (
 	Z5 Encoding = 'Z' // pickles
 	M5 Encoding = 'M' // msgpack

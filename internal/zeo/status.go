@@ -65,7 +65,7 @@ func (c *conn) serverStatus(*call) (any, error) { return c.srv.status(c.name), n
 
 // history(oid, size=1) -> [dict]
 func (c *conn) history(k *call) (any, error) {
-	oid, err := k.oid(0)
+	oid, err := k.oid()
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package zeo
 
 import (
+	"errors"
 	"slices"
 
 	"s3storage/internal/zodb"
@@ -132,7 +133,7 @@ func (c *conn) tpcBegin(k *call) (any, error) {
 
 // storea(oid, serial or None, data, id)
 func (c *conn) storea(k *call) (any, error) {
-	oid, err := k.oid(0)
+	oid, err := k.oid()
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +160,7 @@ func (c *conn) storea(k *call) (any, error) {
 
 // checkCurrentSerialInTransaction(oid, serial, id)
 func (c *conn) checkCurrent(k *call) (any, error) {
-	oid, err := k.oid(0)
+	oid, err := k.oid()
 	if err != nil {
 		return nil, err
 	}
@@ -294,7 +295,8 @@ func (c *conn) tpcFinish(k *call) (any, error) {
 // notBegun turns the error of a call that names no transaction, or another
 // one, into no error at all: tpc_finish and tpc_abort then do nothing.
 func notBegun(err error) error {
-	if e, ok := err.(*Error); ok && e.Class == classTransaction {
+	var e *Error
+	if errors.As(err, &e) && e.Class == classTransaction {
 		return nil
 	}
 	return err

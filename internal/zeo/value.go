@@ -9,13 +9,15 @@ import (
 	"strings"
 )
 
-// Tuple, List and Dict are Python's. A Dict keeps the order in which it was
-// written. Shared parts of a decoded value are shared in memory too: values
-// are to be read, not changed.
+// The containers of Python. Shared parts of a decoded value are shared in memory
+// too: values are to be read, not changed.
 type (
+	// A Tuple is Python's tuple.
 	Tuple []any
-	List  []any
-	Dict  []Item
+	// A List is Python's list.
+	List []any
+	// A Dict is Python's dict. It keeps the order in which it was written.
+	Dict []Item
 )
 
 // An Item is one entry of a Dict.

@@ -88,7 +88,7 @@ func (t Tid) Time() time.Time {
 	hour, m := m%24, m/24
 	day, m := m%31, m/31
 	month, year := m%12, m/12
-	micros := time.Duration(math.Round(float64(uint32(t)) * 60e6 / tidUnitsPerMinute))
+	micros := math.Round(float64(uint32(t)) * 60e6 / tidUnitsPerMinute)
 	return time.Date(int(year)+1900, time.Month(month)+1, int(day)+1, int(hour), int(minute), 0, 0, time.UTC).
-		Add(micros * time.Microsecond)
+		Add(time.Duration(micros) * time.Microsecond)
 }

@@ -37,7 +37,7 @@ func (f *Bucket) write(ctx context.Context, k bucket.Kind, name string, do func(
 	}
 	switch fault.Action {
 	case Late:
-		f.land(fault, context.WithoutCancel(ctx), do)
+		f.land(context.WithoutCancel(ctx), fault, do)
 		return f.fail(k, name, Late)
 	case Never, Error409, Error500, Error503:
 		return f.fail(k, name, fault.Action)
@@ -50,7 +50,7 @@ func (f *Bucket) write(ctx context.Context, k bucket.Kind, name string, do func(
 
 // land does a write later. The caller's data are not copied: that they stay as
 // they are is a part of the contract.
-func (f *Bucket) land(fault Fault, ctx context.Context, do func(context.Context) error) {
+func (f *Bucket) land(ctx context.Context, fault Fault, do func(context.Context) error) {
 	go func() {
 		defer f.late.Done()
 		if fault.Until != nil {

@@ -113,11 +113,11 @@ func (s *Server) run(bin string, args []string) error {
 		err := cmd.Start()
 		started <- err
 		if err == nil {
-			cmd.Wait()
+			_ = cmd.Wait() // however it ended
 			close(s.exited)
 		}
 	}()
-	s.kill = func() { cmd.Process.Kill() }
+	s.kill = func() { _ = cmd.Process.Kill() }
 	return <-started
 }
 
@@ -125,7 +125,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
-		request, err := http.NewRequestWithContext(ctx, "GET", s.Endpoint+"/health", nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Endpoint+"/health", nil)
 		if err != nil {
 			return err
 		}
@@ -228,20 +228,20 @@ func repository() (string, error) {
 type lockedBuffer struct {
 	mu struct {
 		sync.Mutex
-		bytes.Buffer
+		text bytes.Buffer
 	}
 }
 
 func (b *lockedBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.mu.Buffer.Write(p)
+	return b.mu.text.Write(p)
 }
 
 func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.mu.Buffer.String()
+	return b.mu.text.String()
 }
 
 var _ io.Writer = (*lockedBuffer)(nil)
