@@ -104,14 +104,16 @@
 //
 // # Epochs and seals
 //
-// Epoch 0 has no leader, and holds a seal only; the epoch that a seal names
-// begins with the slot behind it, and is led by the node whose seal it was. A
-// seal stands alone in its object. An object may have no entries at all: it
-// raises the oid mark. The log is what a walk
-// finds: start at slot 1 of epoch 0; a seal leads to the next slot of the next
-// epoch, any other object to the next slot of the same epoch; the first slot
-// that is free is the end. Objects of an epoch behind its seal are not part of
-// the log: nobody was told that they were committed.
+// The log is what a walk finds: start at slot 1 of epoch 0; a seal leads to the
+// next slot of the epoch that it names, any other object to the next slot of the
+// same epoch; the first slot that is free is the end.
+//
+// An epoch is led by the node whose seal the walk came through. Epoch 0 has no
+// leader, and holds nothing but seals. A seal stands alone in its object; other
+// objects may have no entries at all, and only raise the oid mark. A seal may be
+// put into a slot whose predecessors are still free, and counts when the walk
+// comes to it. Objects of an epoch behind the seal that the walk came through
+// are not part of the log: nobody was told that they were committed.
 //
 // A slot that is free although a later epoch exists, or although an object of
 // its epoch says that it was settled, is a hole: an object was lost, and no
