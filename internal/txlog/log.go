@@ -101,16 +101,14 @@ func (l *Log) do(change func(*Leader)) {
 		l.mu.news = append(l.mu.news, func() { l.observer.Settled(o) })
 	}
 	if lost, failed := leader.Lost(); lost != nil && (!l.mu.lost || len(failed) > 0) {
-		if !l.mu.lost {
-			l.mu.lost = true
-			end := leader.End()
-			l.mu.news = append(l.mu.news, func() {
-				l.observer.Deposed(*lost, failed)
+		first, end := !l.mu.lost, leader.End()
+		l.mu.lost = true
+		l.mu.news = append(l.mu.news, func() {
+			l.observer.Deposed(*lost, failed)
+			if first {
 				l.wg.Go(func() { l.follow(end) })
-			})
-		} else {
-			l.mu.news = append(l.mu.news, func() { l.observer.Deposed(*lost, failed) })
-		}
+			}
+		})
 	}
 	actions, wake := leader.Next(time.Now())
 	for _, a := range actions {
