@@ -49,7 +49,7 @@ const (
 )
 
 // Begin implements zodb.Storage.
-func (e *Engine) Begin(meta zodb.TxnMeta, origin zodb.Observer) (zodb.Transaction, error) {
+func (e *Engine) Begin(meta zodb.TxnMeta, _ zodb.Tid, origin zodb.Observer) (zodb.Transaction, error) {
 	if err := e.ReadOnly(); err != nil {
 		return nil, err
 	}
@@ -123,29 +123,29 @@ func (t *transaction) inPhaseLocked(want phase) error {
 }
 
 // Vote implements zodb.Transaction.
-func (t *transaction) Vote(ctx context.Context) (conflicts []zodb.Conflict, err error) {
+func (t *transaction) Vote(ctx context.Context) (ballot zodb.Ballot, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t.mu.Lock()
 	if err := t.inPhaseLocked(begun); err != nil {
 		t.mu.Unlock()
-		return nil, err
+		return ballot, err
 	}
 	t.mu.phase, t.mu.cancel, t.mu.voting = voting, cancel, make(chan struct{})
 	t.mu.Unlock()
 
-	conflicts, err = t.vote(ctx)
+	ballot.Conflicts, err = t.vote(ctx)
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.mu.phase = begun
-	if err == nil && len(conflicts) == 0 {
+	if err == nil && len(ballot.Conflicts) == 0 {
 		t.mu.phase = voted
-	} else if len(conflicts) > 0 || errors.As(err, new(*zodb.ReadConflictError)) {
+	} else if len(ballot.Conflicts) > 0 || errors.As(err, new(*zodb.ReadConflictError)) {
 		t.e.stats.conflicts.Add(1)
 	}
 	close(t.mu.voting)
-	return conflicts, err
+	return ballot, err
 }
 
 func (t *transaction) vote(ctx context.Context) ([]zodb.Conflict, error) {

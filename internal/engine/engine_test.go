@@ -78,7 +78,7 @@ type change struct {
 
 func begin(t *testing.T, e *Engine, changes ...change) zodb.Transaction {
 	t.Helper()
-	txn, err := e.Begin(zodb.TxnMeta{User: []byte("anna"), Description: []byte("what"), Status: ' '}, nil)
+	txn, err := e.Begin(zodb.TxnMeta{User: []byte("anna"), Description: []byte("what"), Status: ' '}, zodb.NoTid, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,9 +92,9 @@ func begin(t *testing.T, e *Engine, changes ...change) zodb.Transaction {
 
 func vote(t *testing.T, txn zodb.Transaction) {
 	t.Helper()
-	conflicts, err := txn.Vote(t.Context())
-	if err != nil || len(conflicts) > 0 {
-		t.Fatalf("vote: %v, %v", conflicts, err)
+	ballot, err := txn.Vote(t.Context())
+	if err != nil || len(ballot.Conflicts) > 0 {
+		t.Fatalf("vote: %v, %v", ballot.Conflicts, err)
 	}
 }
 
@@ -316,7 +316,7 @@ func TestServerThatWasTakenOverFailsWhatItHadNotAcknowledged(t *testing.T) {
 	if err := first.ReadOnly(); err == nil || !strings.Contains(err.Error(), "taken over") {
 		t.Errorf("read-only: %v", err)
 	}
-	if _, err := first.Begin(zodb.TxnMeta{}, nil); !errors.Is(err, zodb.ErrReadOnly) {
+	if _, err := first.Begin(zodb.TxnMeta{}, zodb.NoTid, nil); !errors.Is(err, zodb.ErrReadOnly) {
 		t.Errorf("begin: %v", err)
 	}
 	if _, err := first.NewOids(t.Context(), 1); !errors.Is(err, zodb.ErrReadOnly) {
@@ -376,11 +376,11 @@ func TestConflictIsToldOnlyWhenTheWinnerCanBeLoaded(t *testing.T) {
 			won <- c.Tid
 		})
 		loser := begin(t, e, change{1, old, "loser"})
-		conflicts, err := loser.Vote(t.Context())
-		if err != nil || len(conflicts) != 1 {
-			t.Fatalf("%v, %v", conflicts, err)
+		ballot, err := loser.Vote(t.Context())
+		if err != nil || len(ballot.Conflicts) != 1 {
+			t.Fatalf("%v, %v", ballot.Conflicts, err)
 		}
-		data, err := e.LoadSerial(t.Context(), 1, conflicts[0].Committed)
+		data, err := e.LoadSerial(t.Context(), 1, ballot.Conflicts[0].Committed)
 		if err != nil || string(data) != fmt.Sprint("winner ", i) {
 			t.Fatalf("%q, %v", data, err)
 		}
@@ -419,7 +419,7 @@ func TestDamagedRecordIsNeverServed(t *testing.T) {
 
 func TestBadInputIsRefusedWithoutHarm(t *testing.T) {
 	e := openEngine(t, bucket.NewMemory())
-	if _, err := e.Begin(zodb.TxnMeta{Description: make([]byte, txlog.MaxMeta+1)}, nil); err == nil || !strings.Contains(err.Error(), "description") {
+	if _, err := e.Begin(zodb.TxnMeta{Description: make([]byte, txlog.MaxMeta+1)}, zodb.NoTid, nil); err == nil || !strings.Contains(err.Error(), "description") {
 		t.Errorf("a description that is too long: %v", err)
 	}
 	txn := begin(t, e)

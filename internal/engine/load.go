@@ -93,7 +93,7 @@ func (e *Engine) GetTid(_ context.Context, oid zodb.Oid) (zodb.Tid, error) {
 }
 
 // History implements zodb.Storage.
-func (e *Engine) History(ctx context.Context, oid zodb.Oid, size int) ([]zodb.HistoryEntry, error) {
+func (e *Engine) History(ctx context.Context, oid zodb.Oid, size int) ([]zodb.TxnInfo, error) {
 	type place struct {
 		name string
 		head txlog.Span
@@ -112,13 +112,13 @@ func (e *Engine) History(ctx context.Context, oid zodb.Oid, size int) ([]zodb.Hi
 	}
 	e.state.RUnlock()
 
-	entries := make([]zodb.HistoryEntry, len(revisions))
+	entries := make([]zodb.TxnInfo, len(revisions))
 	for i, r := range revisions {
 		t, err := txlog.ReadHead(ctx, e.bucket, places[i].name, places[i].head)
 		if err != nil {
 			return nil, fmt.Errorf("history of object %s, transaction %s: %w", oid, r.Serial, err)
 		}
-		entries[i] = zodb.HistoryEntry{Tid: r.Serial, Meta: t.Meta, Size: txlog.DataSize(r.Size)}
+		entries[i] = zodb.TxnInfo{Tid: r.Serial, Meta: t.Meta, Size: txlog.DataSize(r.Size)}
 	}
 	return entries, nil
 }

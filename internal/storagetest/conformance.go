@@ -70,7 +70,7 @@ func (h *harness) must(err error) {
 
 func (h *harness) begin(origin zodb.Observer) zodb.Transaction {
 	h.Helper()
-	txn, err := h.s.Begin(zodb.TxnMeta{User: []byte("u"), Description: []byte("d"), Status: ' '}, origin)
+	txn, err := h.s.Begin(zodb.TxnMeta{User: []byte("u"), Description: []byte("d"), Status: ' '}, zodb.NoTid, origin)
 	h.must(err)
 	return txn
 }
@@ -94,10 +94,10 @@ func (h *harness) beginWith(changes ...change) zodb.Transaction {
 // vote votes and wants neither conflicts nor an error.
 func (h *harness) vote(txn zodb.Transaction) {
 	h.Helper()
-	conflicts, err := txn.Vote(h.Context())
+	ballot, err := txn.Vote(h.Context())
 	h.must(err)
-	if len(conflicts) > 0 {
-		h.Fatalf("conflicts: %v", conflicts)
+	if len(ballot.Conflicts) > 0 {
+		h.Fatalf("conflicts: %v", ballot.Conflicts)
 	}
 }
 
@@ -131,31 +131,31 @@ func (h *harness) commit(changes ...change) zodb.Tid {
 	return h.finish(txn).Tid
 }
 
-// A ballot is a vote under way.
-type ballot struct {
-	done      chan struct{}
-	conflicts []zodb.Conflict
-	err       error
+// A pendingVote is a vote under way.
+type pendingVote struct {
+	done   chan struct{}
+	ballot zodb.Ballot
+	err    error
 }
 
-func (h *harness) startVote(ctx context.Context, txn zodb.Transaction) *ballot {
-	b := &ballot{done: make(chan struct{})}
+func (h *harness) startVote(ctx context.Context, txn zodb.Transaction) *pendingVote {
+	b := &pendingVote{done: make(chan struct{})}
 	go func() {
 		defer close(b.done)
-		b.conflicts, b.err = txn.Vote(ctx)
+		b.ballot, b.err = txn.Vote(ctx)
 	}()
 	return b
 }
 
 // startBlockedVote returns when the vote waits.
-func (h *harness) startBlockedVote(ctx context.Context, txn zodb.Transaction) *ballot {
+func (h *harness) startBlockedVote(ctx context.Context, txn zodb.Transaction) *pendingVote {
 	h.Helper()
 	before := h.s.Stats().Waiting
 	b := h.startVote(ctx, txn)
 	for start := time.Now(); h.s.Stats().Waiting == before; time.Sleep(time.Millisecond) {
 		select {
 		case <-b.done:
-			h.Fatalf("the vote does not wait: %v, %v", b.conflicts, b.err)
+			h.Fatalf("the vote does not wait: %v, %v", b.ballot, b.err)
 		default:
 		}
 		if time.Since(start) > patience {
@@ -165,7 +165,7 @@ func (h *harness) startBlockedVote(ctx context.Context, txn zodb.Transaction) *b
 	return b
 }
 
-func (h *harness) wait(b *ballot) {
+func (h *harness) wait(b *pendingVote) {
 	h.Helper()
 	select {
 	case <-b.done:

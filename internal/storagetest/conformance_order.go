@@ -25,7 +25,7 @@ func observersHearInOrder(h *harness) {
 		wg.Go(func() {
 			serial := zodb.NoTid
 			for range each {
-				txn, err := h.s.Begin(zodb.TxnMeta{Status: ' '}, own)
+				txn, err := h.s.Begin(zodb.TxnMeta{Status: ' '}, zodb.NoTid, own)
 				if err == nil {
 					err = txn.Store(zodb.Oid(i+1), serial, []byte("x"))
 				}

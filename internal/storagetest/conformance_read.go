@@ -75,7 +75,7 @@ func lastStoreCounts(h *harness) {
 
 func historyIsNewestFirst(h *harness) {
 	ext := []byte("\x80\x03}X\x01\x00\x00\x00aK\x01s.")
-	txn, err := h.s.Begin(zodb.TxnMeta{User: []byte("me"), Description: []byte("why"), Extension: ext, Status: ' '}, nil)
+	txn, err := h.s.Begin(zodb.TxnMeta{User: []byte("me"), Description: []byte("why"), Extension: ext, Status: ' '}, zodb.NoTid, nil)
 	h.must(err)
 	h.must(txn.Store(1, zodb.NoTid, []byte("abc")))
 	h.vote(txn)
@@ -167,8 +167,8 @@ func statisticsCount(h *harness) {
 	if n := h.s.Stats().ActiveTxns; n != before.ActiveTxns+1 {
 		h.Errorf("%d active transactions", n)
 	}
-	if conflicts, err := txn.Vote(h.Context()); len(conflicts) != 1 || err != nil {
-		h.Errorf("conflicts %v, %v", conflicts, err)
+	if ballot, err := txn.Vote(h.Context()); len(ballot.Conflicts) != 1 || err != nil {
+		h.Errorf("ballot.Conflicts %v, %v", ballot.Conflicts, err)
 	}
 	txn.Abort()
 	after := h.s.Stats()

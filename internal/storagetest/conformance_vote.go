@@ -40,7 +40,7 @@ func voteWaits(h *harness) {
 	waiting := h.startBlockedVote(h.Context(), b)
 	t2 := h.finish(a).Tid
 	h.wait(waiting)
-	h.wantConflict(waiting.conflicts, waiting.err, zodb.Conflict{Oid: 1, Committed: t2, Read: t1, Data: []byte("b")})
+	h.wantConflict(waiting.ballot.Conflicts, waiting.err, zodb.Conflict{Oid: 1, Committed: t2, Read: t1, Data: []byte("b")})
 	b.Abort()
 	h.wantRevision(1, zodb.MaxTid, "a", t2, zodb.NoTid)
 }
@@ -51,8 +51,8 @@ func abortLetsGo(h *harness) {
 	waiting := h.startBlockedVote(h.Context(), b)
 	a.Abort()
 	h.wait(waiting)
-	if waiting.err != nil || len(waiting.conflicts) > 0 {
-		h.Fatal(waiting.conflicts, waiting.err)
+	if waiting.err != nil || len(waiting.ballot.Conflicts) > 0 {
+		h.Fatal(waiting.ballot.Conflicts, waiting.err)
 	}
 	t1 := h.finish(b).Tid
 	h.wantRevision(1, zodb.MaxTid, "b", t1, zodb.NoTid)
@@ -77,8 +77,8 @@ func writeWaitsForCheck(h *harness) {
 	waiting := h.startBlockedVote(h.Context(), b)
 	h.finish(a)
 	h.wait(waiting)
-	if waiting.err != nil || len(waiting.conflicts) > 0 {
-		h.Fatal(waiting.conflicts, waiting.err)
+	if waiting.err != nil || len(waiting.ballot.Conflicts) > 0 {
+		h.Fatal(waiting.ballot.Conflicts, waiting.err)
 	}
 	h.finish(b)
 }
@@ -119,12 +119,12 @@ func conflictGoesOn(h *harness) {
 	t1 := h.commit(change{1, 0, "x"})
 	t2 := h.commit(change{1, t1, "y"})
 	a := h.beginWith(change{1, t1, "stale"}, change{2, 0, "new"})
-	conflicts, err := a.Vote(h.Context())
-	h.wantConflict(conflicts, err, zodb.Conflict{Oid: 1, Committed: t2, Read: t1, Data: []byte("stale")})
+	ballot, err := a.Vote(h.Context())
+	h.wantConflict(ballot.Conflicts, err, zodb.Conflict{Oid: 1, Committed: t2, Read: t1, Data: []byte("stale")})
 	t3 := h.commit(change{1, t2, "z"}) // once more in the meantime
 	h.must(a.Store(1, t2, []byte("merged")))
-	conflicts, err = a.Vote(h.Context())
-	h.wantConflict(conflicts, err, zodb.Conflict{Oid: 1, Committed: t3, Read: t2, Data: []byte("merged")})
+	ballot, err = a.Vote(h.Context())
+	h.wantConflict(ballot.Conflicts, err, zodb.Conflict{Oid: 1, Committed: t3, Read: t2, Data: []byte("merged")})
 	h.must(a.Store(1, t3, []byte("merged again")))
 	h.vote(a)
 	t4 := h.finish(a).Tid
@@ -135,8 +135,8 @@ func conflictGoesOn(h *harness) {
 func conflictHoldsNoLock(h *harness) {
 	t1 := h.commit(change{1, 0, "x"})
 	a := h.beginWith(change{1, 0, "stale"}, change{2, 0, "a"})
-	if conflicts, err := a.Vote(h.Context()); err != nil || len(conflicts) == 0 {
-		h.Fatal(conflicts, err)
+	if ballot, err := a.Vote(h.Context()); err != nil || len(ballot.Conflicts) == 0 {
+		h.Fatal(ballot.Conflicts, err)
 	}
 	h.commit(change{1, t1, "y"}, change{2, 0, "b"})
 	a.Abort()
@@ -150,8 +150,8 @@ func waitingHoldsNoLock(h *harness) {
 	a.Abort()
 	c.Abort()
 	h.wait(waiting)
-	if waiting.err != nil || len(waiting.conflicts) > 0 {
-		h.Fatal(waiting.conflicts, waiting.err)
+	if waiting.err != nil || len(waiting.ballot.Conflicts) > 0 {
+		h.Fatal(waiting.ballot.Conflicts, waiting.err)
 	}
 	h.finish(b)
 }
@@ -163,7 +163,7 @@ func abortWakesVote(h *harness) {
 	b.Abort()
 	h.wait(waiting)
 	if waiting.err == nil {
-		h.Errorf("the vote ends with %v and no error", waiting.conflicts)
+		h.Errorf("the vote ends with %v and no error", waiting.ballot.Conflicts)
 	}
 	t1 := h.finish(a).Tid
 	h.commit(change{1, t1, "free again"})
@@ -178,7 +178,7 @@ func contextWakesVote(h *harness) {
 	cancel()
 	h.wait(waiting)
 	if waiting.err == nil {
-		h.Errorf("the vote ends with %v and no error", waiting.conflicts)
+		h.Errorf("the vote ends with %v and no error", waiting.ballot.Conflicts)
 	}
 	b.Abort()
 	t1 := h.finish(a).Tid
@@ -233,15 +233,15 @@ func noLostUpdates(h *harness) {
 			if err := txn.Store(1, rev.Serial, encode(binary.BigEndian.Uint64(rev.Data)+1)); err != nil {
 				return err
 			}
-			conflicts, err := txn.Vote(h.Context())
+			ballot, err := txn.Vote(h.Context())
 			if err != nil {
 				return err
 			}
-			if len(conflicts) == 0 {
+			if len(ballot.Conflicts) == 0 {
 				_, err := await(txn)
 				return err
 			}
-			rev.Serial = conflicts[0].Committed
+			rev.Serial = ballot.Conflicts[0].Committed
 			if rev.Data, err = h.s.LoadSerial(h.Context(), 1, rev.Serial); err != nil {
 				return err
 			}

@@ -162,19 +162,19 @@ func (m *Memory) currentLocked(oid zodb.Oid) zodb.Tid {
 }
 
 // History implements zodb.Storage.
-func (m *Memory) History(_ context.Context, oid zodb.Oid, size int) ([]zodb.HistoryEntry, error) {
+func (m *Memory) History(_ context.Context, oid zodb.Oid, size int) ([]zodb.TxnInfo, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	revs := m.mu.objects[oid]
 	if len(revs) == 0 {
 		return nil, &zodb.POSKeyError{Oid: oid}
 	}
-	var entries []zodb.HistoryEntry
+	var entries []zodb.TxnInfo
 	for _, r := range slices.Backward(revs) {
 		if len(entries) >= size {
 			break
 		}
-		entries = append(entries, zodb.HistoryEntry{Tid: r.serial, Meta: r.in.meta, Size: int64(len(r.data))})
+		entries = append(entries, zodb.TxnInfo{Tid: r.serial, Meta: r.in.meta, Size: int64(len(r.data))})
 	}
 	return entries, nil
 }
@@ -233,7 +233,7 @@ func (m *Memory) Unsubscribe(obs zodb.Observer) {
 }
 
 // Begin implements zodb.Storage.
-func (m *Memory) Begin(meta zodb.TxnMeta, origin zodb.Observer) (zodb.Transaction, error) {
+func (m *Memory) Begin(meta zodb.TxnMeta, _ zodb.Tid, origin zodb.Observer) (zodb.Transaction, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.mu.readOnly != nil {

@@ -53,16 +53,16 @@ func (t *memoryTxn) CheckCurrent(oid zodb.Oid, serial zodb.Tid) error {
 	return nil
 }
 
-func (t *memoryTxn) Vote(ctx context.Context) ([]zodb.Conflict, error) {
+func (t *memoryTxn) Vote(ctx context.Context) (b zodb.Ballot, err error) {
 	m := t.m
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for {
 		if t.done {
-			return nil, errAborted
+			return b, errAborted
 		}
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return b, err
 		}
 		if t.lockLocked() {
 			break
@@ -78,14 +78,14 @@ func (t *memoryTxn) Vote(ctx context.Context) ([]zodb.Conflict, error) {
 		m.mu.Lock()
 		m.mu.stats.Waiting--
 	}
-	conflicts, err := t.judgeLocked()
-	if err != nil || len(conflicts) > 0 {
+	b.Conflicts, err = t.judgeLocked()
+	if err != nil || len(b.Conflicts) > 0 {
 		m.mu.stats.Conflicts++
 		t.unlockLocked()
-		return conflicts, err
+		return b, err
 	}
 	t.voted = true
-	return nil, nil
+	return b, nil
 }
 
 // lockLocked takes all locks of the transaction, or none.

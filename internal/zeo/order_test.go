@@ -41,8 +41,8 @@ func (s slowCache) LoadBeforeCached(oid zodb.Oid, tid zodb.Tid) (zodb.Revision, 
 // storage with a log does.
 type lateFinish struct{ zodb.Storage }
 
-func (s lateFinish) Begin(meta zodb.TxnMeta, origin zodb.Observer) (zodb.Transaction, error) {
-	t, err := s.Storage.Begin(meta, origin)
+func (s lateFinish) Begin(meta zodb.TxnMeta, tid zodb.Tid, origin zodb.Observer) (zodb.Transaction, error) {
+	t, err := s.Storage.Begin(meta, tid, origin)
 	return lateTxn{t}, err
 }
 

@@ -119,7 +119,7 @@ func TestAClientThatReadsNoInvalidationsIsGivenUp(t *testing.T) {
 		if n > 10_000 {
 			t.Fatal("never given up")
 		}
-		txn, err := m.Begin(zodb.TxnMeta{}, nil)
+		txn, err := m.Begin(zodb.TxnMeta{}, zodb.NoTid, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

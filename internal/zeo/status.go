@@ -92,7 +92,7 @@ func (c *conn) history(k *call) (any, error) {
 
 // historyEntry is one revision, in front of which stand the items of its
 // transaction's extension, as far as the encoding can say them.
-func (c *conn) historyEntry(e zodb.HistoryEntry) Dict {
+func (c *conn) historyEntry(e zodb.TxnInfo) Dict {
 	own := Dict{
 		{"time", seconds(e.Tid)},
 		{"user_name", e.Meta.User},

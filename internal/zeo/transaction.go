@@ -122,7 +122,7 @@ func (c *conn) tpcBegin(k *call) (any, error) {
 	t := &txn{id: id}
 	if len(k.args) > 4 && k.args[4] != nil {
 		t.spoil(unsupported("storing under a given transaction id (restore, copyTransactionsFrom)"))
-	} else if t.inner, err = c.storage.Begin(meta, c); err != nil {
+	} else if t.inner, err = c.storage.Begin(meta, zodb.NoTid, c); err != nil {
 		t.spoil(err)
 	}
 	c.mu.Lock()
@@ -210,7 +210,8 @@ func (c *conn) vote(k *call) (any, error) {
 	last := t.votes >= maxVotes
 	id, oneWay := slices.Clone(k.id), k.oneWay
 	c.tasks.Go(func() {
-		conflicts, err := t.inner.Vote(c.ctx)
+		ballot, err := t.inner.Vote(c.ctx)
+		conflicts := ballot.Conflicts
 		if err == nil && len(conflicts) > 0 && last {
 			err = unresolved(conflicts[0])
 		}

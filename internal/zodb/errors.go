@@ -39,6 +39,36 @@ func (e *ReadConflictError) Error() string {
 	return fmt.Sprintf("read conflict on object %s: client has read %s, committed is %s", e.Oid, e.Read, e.Committed)
 }
 
+// A ConflictError reports an object that somebody else changed since the client
+// read it, in a way that no client can resolve.
+type ConflictError struct {
+	Oid       Oid
+	Committed Tid // the serial that the object has now
+	Read      Tid // the serial that the client has seen
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("conflict on object %s: client has read %s, committed is %s", e.Oid, e.Read, e.Committed)
+}
+
+// An UndoError says why a transaction cannot be undone: ZODB's UndoError.
+type UndoError struct{ Reason string }
+
+func (e *UndoError) Error() string { return e.Reason }
+
+// A MultipleUndoErrors says for each object why its change cannot be undone.
+type MultipleUndoErrors struct{ Errs []ObjectUndoError }
+
+// An ObjectUndoError is the part of a MultipleUndoErrors about one object.
+type ObjectUndoError struct {
+	Oid    Oid
+	Reason string
+}
+
+func (e *MultipleUndoErrors) Error() string {
+	return fmt.Sprintf("cannot undo the changes of %d objects, the first is %s: %s", len(e.Errs), e.Errs[0].Oid, e.Errs[0].Reason)
+}
+
 // A TransactionError reports a call that does not fit the state of its
 // transaction: ZODB's StorageTransactionError.
 type TransactionError struct{ Reason string }
