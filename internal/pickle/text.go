@@ -24,6 +24,10 @@ func RawUnicode(b []byte) (string, error) {
 		}
 		if width == 0 {
 			out = utf8.AppendRune(out, rune(b[i]))
+			if b[i] == '\\' && i+1 < len(b) { // what follows it begins no escape
+				i++
+				out = utf8.AppendRune(out, rune(b[i]))
+			}
 			continue
 		}
 		if i+2+width > len(b) {
