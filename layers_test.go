@@ -35,6 +35,7 @@ var layers = []layer{
 	{dir: "."},
 	{dir: "internal/zodb", tests: "pgregory.net/rapid"},
 	{dir: "internal/pickle"},
+	{dir: "internal/pydata", imports: "internal/zodb internal/pickle"},
 	{dir: "internal/bucket", tests: "pgregory.net/rapid"},
 	{dir: "internal/s3bucket", imports: "internal/bucket",
 		modules: "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go"},
