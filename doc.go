@@ -18,6 +18,8 @@
 //	internal/cache                 what was read from a bucket, in memory, bounded
 //	internal/s3bucket              a bucket in S3; the only package that knows an SDK
 //	internal/bucket                what a bucket is, one in memory, one in a directory, the probe, decorators
+//	internal/pydata                which objects a data record refers to
+//	internal/pickle                pickles taken apart into opcodes
 //	internal/zodb                  the words of all others: Oid, Tid, Storage, Transaction, the errors
 //
 // For tests only:

@@ -34,6 +34,8 @@ type layer struct {
 var layers = []layer{
 	{dir: "."},
 	{dir: "internal/zodb", tests: "pgregory.net/rapid"},
+	{dir: "internal/pickle"},
+	{dir: "internal/pydata", imports: "internal/zodb internal/pickle"},
 	{dir: "internal/bucket", tests: "pgregory.net/rapid"},
 	{dir: "internal/s3bucket", imports: "internal/bucket",
 		modules: "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go golang.org/x/sync"},
@@ -44,7 +46,7 @@ var layers = []layer{
 		modules: "golang.org/x/sync"},
 	// The protocol knows storages by their interface, so that it can be tested
 	// on one in memory.
-	{dir: "internal/zeo", imports: "internal/zodb", modules: "github.com/tinylib/msgp"},
+	{dir: "internal/zeo", imports: "internal/zodb internal/pickle", modules: "github.com/tinylib/msgp"},
 	{dir: "internal/bench", imports: "internal/zodb internal/zeo"},
 
 	{dir: "internal/buckettest", imports: "internal/bucket", testing: true},

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"s3storage/internal/pickle"
 	"s3storage/internal/zodb"
 )
 
@@ -24,7 +25,7 @@ func TestWhatBreaksTheProtocolEndsTheConnection(t *testing.T) {
 				p.t.Fatal(err)
 			}
 			if p.enc == Z5 {
-				b = append(append([]byte{opProto, 3}, b...), opStop)
+				b = append(append([]byte{pickle.Proto, 3}, b...), pickle.Stop)
 			}
 			p.send(AppendFrame(nil, b))
 		}

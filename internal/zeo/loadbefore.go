@@ -6,6 +6,7 @@ import (
 
 	"github.com/tinylib/msgp/msgp"
 
+	"s3storage/internal/pickle"
 	"s3storage/internal/zodb"
 )
 
@@ -234,9 +235,9 @@ func (e Encoding) cutBytes(b []byte) (data, rest []byte, ok bool) {
 		n, head = uint64(binary.BigEndian.Uint16(b[1:])), 3
 	case e == M5 && b[0] == 0xc6:
 		n, head = uint64(binary.BigEndian.Uint32(b[1:])), 5
-	case e == Z5 && b[0] == opShortBinBytes:
+	case e == Z5 && b[0] == pickle.ShortBinBytes:
 		n, head = uint64(b[1]), 2
-	case e == Z5 && b[0] == opBinBytes:
+	case e == Z5 && b[0] == pickle.BinBytes:
 		n, head = uint64(binary.LittleEndian.Uint32(b[1:])), 5
 	default:
 		return nil, b, false

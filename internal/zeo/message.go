@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"s3storage/internal/pickle"
 )
 
 // An Encoding is the letter of a handshake: how messages are written.
@@ -140,7 +142,7 @@ func (e Encoding) decodeValue(b []byte) (any, error) {
 	if e == M5 {
 		return e.decode(b)
 	}
-	return decodePickle(append(b[:len(b):len(b)], opStop))
+	return decodePickle(append(b[:len(b):len(b)], pickle.Stop))
 }
 
 func (e Encoding) appendValue(b []byte, v any) ([]byte, error) {
@@ -192,7 +194,7 @@ func (e Encoding) beginMessage(b []byte, id ID, flag any, name string) ([]byte, 
 	if e == M5 {
 		b = append(append(b, 0x94), id...)
 	} else {
-		b = append(append(b, opProto, 3, opMark), id...)
+		b = append(append(b, pickle.Proto, 3, pickle.Mark), id...)
 	}
 	b, _ = e.appendValue(b, flag) // a bool or an integer always can be
 	if e == M5 {
@@ -203,7 +205,7 @@ func (e Encoding) beginMessage(b []byte, id ID, flag any, name string) ([]byte, 
 
 func (e Encoding) endMessage(b []byte, start int) []byte {
 	if e != M5 {
-		b = append(b, opTuple, opStop)
+		b = append(b, pickle.Tuple, pickle.Stop)
 	}
 	return endFrame(b, start)
 }

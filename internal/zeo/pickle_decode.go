@@ -1,21 +1,17 @@
 package zeo
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"strconv"
 	"unicode/utf8"
+
+	"s3storage/internal/pickle"
 )
 
 var (
-	errPickleShort = errors.New("pickle ends too early")
 	errPickleStack = errors.New("pickle takes more from the stack than is there")
 	errPickleMark  = errors.New("pickle refers to a mark that is not there")
 	errPickleMemo  = errors.New("pickle refers to a memo that is not there")
-	errPickleText  = errors.New("text that is not UTF-8")
-	errPickleNum   = errors.New("malformed number")
 	errShared      = errors.New("a list or dict that changes after it was shared")
 )
 
@@ -29,7 +25,7 @@ var (
 // end, counts what they amount to. No step costs more than the input that it
 // reads and the values that it takes off the stack, which are then gone.
 type machine struct {
-	in     []byte
+	scan   pickle.Scanner
 	stack  []any
 	marks  []int
 	memo   map[uint32]any
@@ -38,7 +34,7 @@ type machine struct {
 
 // A building is a list or dict, or a Prefix, that may still grow.
 type building struct {
-	kind   byte // opEmptyList, opEmptyDict, opNewObj
+	kind   byte // pickle.EmptyList, pickle.EmptyDict, pickle.NewObj
 	items  List
 	pairs  Dict
 	prefix Prefix
@@ -47,9 +43,9 @@ type building struct {
 
 func (n *building) value() any {
 	switch n.kind {
-	case opEmptyList:
+	case pickle.EmptyList:
 		return n.items
-	case opEmptyDict:
+	case pickle.EmptyDict:
 		return n.pairs
 	}
 	return n.prefix
@@ -67,10 +63,10 @@ func settle(v any) any {
 // decodePickle returns the one value that the pickle b makes. It may share the
 // memory of b.
 func decodePickle(b []byte) (any, error) {
-	m := machine{in: b, stack: make([]any, 0, 16)}
+	m := machine{scan: pickle.NewScanner(b, 0), stack: make([]any, 0, 16)}
 	v, err := m.run()
 	if err != nil {
-		return nil, fmt.Errorf("zeo: pickle, byte %d of %d: %w", len(b)-len(m.in), len(b), err)
+		return nil, fmt.Errorf("zeo: pickle, byte %d of %d: %w", m.scan.Offset(), len(b), err)
 	}
 	budget := maxValues
 	if err := check(v, 0, &budget); err != nil {
@@ -81,88 +77,76 @@ func decodePickle(b []byte) (any, error) {
 
 func (m *machine) run() (any, error) {
 	for {
-		if len(m.in) == 0 {
-			return nil, errPickleShort
+		op, arg, err := m.scan.Next()
+		if err != nil {
+			return nil, err
 		}
-		op := m.in[0]
-		m.in = m.in[1:]
-		if op == opStop {
+		if op == pickle.Stop {
 			if len(m.stack) != 1 || len(m.marks) != 0 {
 				return nil, errors.New("pickle does not end with one value")
 			}
-			if len(m.in) != 0 {
+			if m.scan.Rest() != 0 {
 				return nil, errors.New("bytes after the end of the pickle")
 			}
 			return settle(m.stack[0]), nil
 		}
-		if err := m.step(op); err != nil {
+		if err := m.step(op, arg); err != nil {
 			return nil, err
 		}
 	}
 }
 
-func (m *machine) step(op byte) error {
+func (m *machine) step(op byte, arg []byte) error {
 	switch op {
-	case opProto:
-		b, err := m.take(1)
-		if err == nil && b[0] > highestPickle {
-			err = fmt.Errorf("pickle protocol %d", b[0])
-		}
-		return err
-	case opFrame:
-		_, err := m.take(8)
-		return err
-	case opMark:
+	case pickle.Proto, pickle.Frame:
+		return nil
+	case pickle.Mark:
 		m.marks = append(m.marks, len(m.stack))
 		return m.count()
-	case opPop:
+	case pickle.Pop:
 		return m.pop()
-	case opPopMark:
+	case pickle.PopMark:
 		_, err := m.toMark()
 		return err
-	case opDup:
+	case pickle.Dup:
 		v, err := m.top()
 		if err != nil {
 			return err
 		}
 		return m.push(settle(v))
 
-	case opNone:
+	case pickle.None:
 		return m.push(nil)
-	case opNewTrue:
+	case pickle.NewTrue:
 		return m.push(true)
-	case opNewFalse:
+	case pickle.NewFalse:
 		return m.push(false)
-	case opBinInt, opBinInt1, opBinInt2, opInt, opLong, opLong1, opLong4, opFloat, opBinFloat:
-		return m.number(op)
-	case opString, opBinString, opShortBinString, opUnicode, opBinUnicode, opShortBinUnicode, opBinUnicode8:
-		return m.text(op)
-	case opBinBytes, opShortBinBytes, opBinBytes8, opByteArray8:
-		b, err := m.sized(op)
-		if err != nil {
-			return err
-		}
-		return m.push(b)
+	case pickle.BinInt, pickle.BinInt1, pickle.BinInt2, pickle.Int, pickle.Long, pickle.Long1, pickle.Long4, pickle.Float, pickle.BinFloat:
+		return m.number(op, arg)
+	case pickle.String, pickle.BinString, pickle.ShortBinString, pickle.Unicode, pickle.BinUnicode, pickle.ShortBinUnicode, pickle.BinUnicode8:
+		return m.text(op, arg)
+	case pickle.BinBytes, pickle.ShortBinBytes, pickle.BinBytes8, pickle.ByteArray8:
+		return m.push(arg)
 
-	case opEmptyTuple:
+	case pickle.EmptyTuple:
 		return m.push(Tuple{})
-	case opTuple1, opTuple1 + 1, opTuple3:
-		return m.tuple(int(op-opTuple1) + 1)
-	case opTuple:
+	case pickle.Tuple1, pickle.Tuple2, pickle.Tuple3:
+		return m.tuple(int(op-pickle.Tuple1) + 1)
+	case pickle.Tuple:
 		vs, err := m.toMark()
 		if err != nil {
 			return err
 		}
 		return m.push(Tuple(settled(vs)))
-	case opEmptyList, opEmptyDict:
+	case pickle.EmptyList, pickle.EmptyDict:
 		return m.push(&building{kind: op})
-	case opList, opDict, opAppend, opAppends, opSetItem, opSetItems:
+	case pickle.List, pickle.Dict, pickle.Append, pickle.Appends, pickle.SetItem, pickle.SetItems:
 		return m.grow(op)
 
-	case opPut, opBinPut, opLongBinPut, opMemoize:
-		return m.put(op)
-	case opGet, opBinGet, opLongBinGet:
-		i, err := m.index(op)
+	case pickle.Put, pickle.BinPut, pickle.LongBinPut, pickle.Memoize:
+		return m.put(op, arg)
+	case pickle.Get, pickle.BinGet, pickle.LongBinGet:
+		i, err := pickle.MemoIndex(op, arg)
 		if err != nil {
 			return err
 		}
@@ -172,8 +156,8 @@ func (m *machine) step(op byte) error {
 		}
 		return m.push(settle(v))
 
-	case opGlobal, opStackGlobal, opReduce, opNewObj, opBuild:
-		return m.object(op)
+	case pickle.Global, pickle.StackGlobal, pickle.Reduce, pickle.NewObj, pickle.Build:
+		return m.object(op, arg)
 	}
 	return fmt.Errorf("opcode %#02x is not taken", op)
 }
@@ -259,9 +243,9 @@ func (m *machine) tuple(n int) error {
 func (m *machine) grow(op byte) (err error) {
 	var vs []any
 	switch op {
-	case opAppend:
+	case pickle.Append:
 		vs, err = m.popN(1)
-	case opSetItem:
+	case pickle.SetItem:
 		vs, err = m.popN(2)
 	default:
 		vs, err = m.toMark()
@@ -269,13 +253,13 @@ func (m *machine) grow(op byte) (err error) {
 	if err != nil {
 		return err
 	}
-	kind := byte(opEmptyDict)
+	kind := byte(pickle.EmptyDict)
 	switch op {
-	case opList, opAppend, opAppends:
-		kind = opEmptyList
+	case pickle.List, pickle.Append, pickle.Appends:
+		kind = pickle.EmptyList
 	}
 	var n *building
-	if op == opList || op == opDict {
+	if op == pickle.List || op == pickle.Dict {
 		n = &building{kind: kind}
 	} else {
 		v, err := m.top()
@@ -294,7 +278,7 @@ func (m *machine) grow(op byte) (err error) {
 			return errShared
 		}
 	}
-	if kind == opEmptyList {
+	if kind == pickle.EmptyList {
 		for _, v := range vs {
 			n.items = append(n.items, settle(v))
 		}
@@ -306,13 +290,13 @@ func (m *machine) grow(op byte) (err error) {
 			n.pairs = append(n.pairs, Item{settle(vs[i]), settle(vs[i+1])})
 		}
 	}
-	if op == opList || op == opDict {
+	if op == pickle.List || op == pickle.Dict {
 		return m.push(n)
 	}
 	return nil
 }
 
-func (m *machine) put(op byte) error {
+func (m *machine) put(op byte, arg []byte) error {
 	v, err := m.top()
 	if err != nil {
 		return err
@@ -321,8 +305,8 @@ func (m *machine) put(op byte) error {
 		m.memo = make(map[uint32]any)
 	}
 	i := uint32(len(m.memo))
-	if op != opMemoize {
-		if i, err = m.index(op); err != nil {
+	if op != pickle.Memoize {
+		if i, err = pickle.MemoIndex(op, arg); err != nil {
 			return err
 		}
 	}
@@ -330,100 +314,20 @@ func (m *machine) put(op byte) error {
 	return m.count()
 }
 
-// index reads the argument of the PUT and GET families.
-func (m *machine) index(op byte) (uint32, error) {
+func (m *machine) text(op byte, b []byte) (err error) {
 	switch op {
-	case opBinPut, opBinGet:
-		b, err := m.take(1)
-		if err != nil {
-			return 0, err
-		}
-		return uint32(b[0]), nil
-	case opLongBinPut, opLongBinGet:
-		b, err := m.take(4)
-		if err != nil {
-			return 0, err
-		}
-		return binary.LittleEndian.Uint32(b), nil
-	}
-	line, err := m.line()
-	if err != nil {
-		return 0, err
-	}
-	i, err := strconv.ParseUint(string(line), 10, 32)
-	if err != nil {
-		return 0, errPickleNum
-	}
-	return uint32(i), nil
-}
-
-func (m *machine) take(n int) ([]byte, error) {
-	if n > len(m.in) {
-		return nil, errPickleShort
-	}
-	b := m.in[:n:n]
-	m.in = m.in[n:]
-	return b, nil
-}
-
-// sized reads a string that is preceded by its length.
-func (m *machine) sized(op byte) ([]byte, error) {
-	width := 4
-	switch op {
-	case opShortBinString, opShortBinBytes, opShortBinUnicode:
-		width = 1
-	case opBinUnicode8, opBinBytes8, opByteArray8:
-		width = 8
-	}
-	b, err := m.take(width)
-	if err != nil {
-		return nil, err
-	}
-	var n uint64
-	for i, c := range b {
-		n |= uint64(c) << (8 * i)
-	}
-	if n > uint64(len(m.in)) {
-		return nil, errPickleShort
-	}
-	return m.take(int(n))
-}
-
-// line reads up to a newline.
-func (m *machine) line() ([]byte, error) {
-	i := bytes.IndexByte(m.in, '\n')
-	if i < 0 {
-		return nil, errPickleShort
-	}
-	b := m.in[:i]
-	m.in = m.in[i+1:]
-	return b, nil
-}
-
-func (m *machine) text(op byte) error {
-	var b []byte
-	var err error
-	if op == opString || op == opUnicode {
-		b, err = m.line()
-	} else {
-		b, err = m.sized(op)
-	}
-	if err != nil {
-		return err
-	}
-	switch op {
-	case opUnicode:
-		s, err := rawUnicode(b)
+	case pickle.Unicode:
+		s, err := pickle.RawUnicode(b)
 		if err != nil {
 			return err
 		}
 		return m.push(s)
-	case opString:
-		if b, err = quoted(b); err != nil {
+	case pickle.String:
+		if b, err = pickle.Quoted(b); err != nil {
 			return err
 		}
 		fallthrough
-	case opBinString, opShortBinString:
+	case pickle.BinString, pickle.ShortBinString:
 		// Python 2's str: text if it can be, as Python 3 reads it.
 		for _, c := range b {
 			if c >= utf8.RuneSelf {
@@ -433,7 +337,7 @@ func (m *machine) text(op byte) error {
 		return m.push(string(b))
 	}
 	if !validText(b) {
-		return errPickleText
+		return pickle.ErrText
 	}
 	return m.push(string(b))
 }

@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"strings"
 
+	"s3storage/internal/pickle"
 	"s3storage/internal/zodb"
 )
 
@@ -19,7 +20,7 @@ const pickleBatch = 1000
 func appendPickle(b []byte, v any) ([]byte, error) {
 	switch v := v.(type) {
 	case nil:
-		return append(b, opNone), nil
+		return append(b, pickle.None), nil
 	case bool:
 		return appendPickleBool(b, v), nil
 	case int:
@@ -29,7 +30,7 @@ func appendPickle(b []byte, v any) ([]byte, error) {
 	case *big.Int:
 		return appendPickleBigInt(b, v)
 	case float64:
-		b = append(b, opBinFloat)
+		b = append(b, pickle.BinFloat)
 		return binary.BigEndian.AppendUint64(b, math.Float64bits(v)), nil
 	case string:
 		return appendPickleString(b, v), nil
@@ -55,19 +56,19 @@ func appendPickle(b []byte, v any) ([]byte, error) {
 
 func appendPickleBool(b []byte, v bool) []byte {
 	if v {
-		return append(b, opNewTrue)
+		return append(b, pickle.NewTrue)
 	}
-	return append(b, opNewFalse)
+	return append(b, pickle.NewFalse)
 }
 
 func appendPickleInt(b []byte, n int64) []byte {
 	switch {
 	case n >= 0 && n < 1<<8:
-		return append(b, opBinInt1, byte(n))
+		return append(b, pickle.BinInt1, byte(n))
 	case n >= 0 && n < 1<<16:
-		return append(b, opBinInt2, byte(n), byte(n>>8))
+		return append(b, pickle.BinInt2, byte(n), byte(n>>8))
 	case n >= math.MinInt32 && n <= math.MaxInt32:
-		b = append(b, opBinInt)
+		b = append(b, pickle.BinInt)
 		return binary.LittleEndian.AppendUint32(b, uint32(int32(n)))
 	}
 	// The shortest two's complement, least byte first.
@@ -75,7 +76,7 @@ func appendPickleInt(b []byte, n int64) []byte {
 	for size > 1 && n>>(8*size-9) == n>>63 {
 		size--
 	}
-	b = append(b, opLong1, byte(size))
+	b = append(b, pickle.Long1, byte(size))
 	for i := range size {
 		b = append(b, byte(n>>(8*i)))
 	}
@@ -101,9 +102,9 @@ func appendPickleBigInt(b []byte, n *big.Int) ([]byte, error) {
 		m.Add(m, n)
 	}
 	if size < 1<<8 {
-		b = append(b, opLong1, byte(size))
+		b = append(b, pickle.Long1, byte(size))
 	} else {
-		b = binary.LittleEndian.AppendUint32(append(b, opLong4), uint32(size))
+		b = binary.LittleEndian.AppendUint32(append(b, pickle.Long4), uint32(size))
 	}
 	be := m.FillBytes(make([]byte, size))
 	for i := range be {
@@ -113,7 +114,7 @@ func appendPickleBigInt(b []byte, n *big.Int) ([]byte, error) {
 }
 
 func appendPickleString(b []byte, s string) []byte {
-	b = append(b, opBinUnicode)
+	b = append(b, pickle.BinUnicode)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(s)))
 	return append(b, s...)
 }
@@ -124,29 +125,29 @@ func appendPickleBytes(b, s []byte) []byte {
 
 func appendPickleBytesHeader(b []byte, n int) []byte {
 	if n < 1<<8 {
-		return append(b, opShortBinBytes, byte(n))
+		return append(b, pickle.ShortBinBytes, byte(n))
 	}
-	return binary.LittleEndian.AppendUint32(append(b, opBinBytes), uint32(n))
+	return binary.LittleEndian.AppendUint32(append(b, pickle.BinBytes), uint32(n))
 }
 
 func appendPickleID(b []byte, id uint64) []byte {
-	b = append(b, opShortBinBytes, 8)
+	b = append(b, pickle.ShortBinBytes, 8)
 	return binary.BigEndian.AppendUint64(b, id)
 }
 
 // appendPickleOids appends a list of oids without making values of them.
 func appendPickleOids(b []byte, oids []zodb.Oid) []byte {
-	b = append(b, opEmptyList)
+	b = append(b, pickle.EmptyList)
 	if len(oids) == 1 {
-		return append(appendPickleID(b, uint64(oids[0])), opAppend)
+		return append(appendPickleID(b, uint64(oids[0])), pickle.Append)
 	}
 	for len(oids) > 0 {
 		n := min(len(oids), pickleBatch)
-		b = append(b, opMark)
+		b = append(b, pickle.Mark)
 		for _, oid := range oids[:n] {
 			b = appendPickleID(b, uint64(oid))
 		}
-		b = append(b, opAppends)
+		b = append(b, pickle.Appends)
 		oids = oids[n:]
 	}
 	return b
@@ -155,17 +156,17 @@ func appendPickleOids(b []byte, oids []zodb.Oid) []byte {
 func appendPickleTuple(b []byte, t Tuple) (_ []byte, err error) {
 	switch n := len(t); n {
 	case 0:
-		return append(b, opEmptyTuple), nil
+		return append(b, pickle.EmptyTuple), nil
 	case 1, 2, 3:
 		if b, err = appendPickleAll(b, t); err != nil {
 			return nil, err
 		}
-		return append(b, opTuple1+byte(n-1)), nil
+		return append(b, pickle.Tuple1+byte(n-1)), nil
 	}
-	if b, err = appendPickleAll(append(b, opMark), t); err != nil {
+	if b, err = appendPickleAll(append(b, pickle.Mark), t); err != nil {
 		return nil, err
 	}
-	return append(b, opTuple), nil
+	return append(b, pickle.Tuple), nil
 }
 
 func appendPickleAll(b []byte, vs []any) (_ []byte, err error) {
@@ -178,41 +179,41 @@ func appendPickleAll(b []byte, vs []any) (_ []byte, err error) {
 }
 
 func appendPickleList(b []byte, l List) (_ []byte, err error) {
-	b = append(b, opEmptyList)
+	b = append(b, pickle.EmptyList)
 	if len(l) == 1 {
 		if b, err = appendPickle(b, l[0]); err != nil {
 			return nil, err
 		}
-		return append(b, opAppend), nil
+		return append(b, pickle.Append), nil
 	}
 	for len(l) > 0 {
 		n := min(len(l), pickleBatch)
-		if b, err = appendPickleAll(append(b, opMark), l[:n]); err != nil {
+		if b, err = appendPickleAll(append(b, pickle.Mark), l[:n]); err != nil {
 			return nil, err
 		}
-		b = append(b, opAppends)
+		b = append(b, pickle.Appends)
 		l = l[n:]
 	}
 	return b, nil
 }
 
 func appendPickleDict(b []byte, d Dict) (_ []byte, err error) {
-	b = append(b, opEmptyDict)
+	b = append(b, pickle.EmptyDict)
 	if len(d) == 1 {
 		if b, err = appendPickleItem(b, d[0]); err != nil {
 			return nil, err
 		}
-		return append(b, opSetItem), nil
+		return append(b, pickle.SetItem), nil
 	}
 	for len(d) > 0 {
 		n := min(len(d), pickleBatch)
-		b = append(b, opMark)
+		b = append(b, pickle.Mark)
 		for _, it := range d[:n] {
 			if b, err = appendPickleItem(b, it); err != nil {
 				return nil, err
 			}
 		}
-		b = append(b, opSetItems)
+		b = append(b, pickle.SetItems)
 		d = d[n:]
 	}
 	return b, nil
@@ -232,7 +233,7 @@ func appendPicklePrefix(b []byte, p Prefix) ([]byte, error) {
 	}
 	b = append(b, "cZopeUndo.Prefix\nPrefix\n)\x81"...)
 	b, err := appendPickle(b, Dict{{"length", len(path)}, {"path", path}})
-	return append(b, opBuild), err
+	return append(b, pickle.Build), err
 }
 
 // PickleDict returns a pickle of d as zodb.TxnMeta carries a transaction's
@@ -241,11 +242,11 @@ func PickleDict(d Dict) ([]byte, error) {
 	if len(d) == 0 {
 		return nil, nil
 	}
-	b, err := appendPickleDict([]byte{opProto, 3}, d)
+	b, err := appendPickleDict([]byte{pickle.Proto, 3}, d)
 	if err != nil {
 		return nil, err
 	}
-	return append(b, opStop), nil
+	return append(b, pickle.Stop), nil
 }
 
 // UnpickleDict reads a pickled dict of any protocol. Parts of the result may

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode/utf8"
+
+	"s3storage/internal/pickle"
 )
 
 // A global is a name that a pickle may mention because it stands for plain
@@ -42,31 +44,24 @@ func (e *GlobalError) Error() string {
 	return fmt.Sprintf("the pickle mentions %.100q of module %.100q, which no message needs", e.Name, e.Module)
 }
 
-func (m *machine) object(op byte) error {
-	if op == opGlobal {
-		module, err := m.line()
-		if err != nil {
-			return err
-		}
-		name, err := m.line()
-		if err != nil {
-			return err
-		}
-		return m.mention(string(module), string(name))
+func (m *machine) object(op byte, arg []byte) error {
+	if op == pickle.Global {
+		module, name, _ := strings.Cut(string(arg), "\n")
+		return m.mention(module, name)
 	}
 	vs, err := m.popN(2)
 	if err != nil {
 		return err
 	}
 	switch op {
-	case opStackGlobal:
+	case pickle.StackGlobal:
 		module, ok1 := vs[0].(string)
 		name, ok2 := vs[1].(string)
 		if !ok1 || !ok2 {
 			return errLeftOver
 		}
 		return m.mention(module, name)
-	case opBuild:
+	case pickle.Build:
 		return m.build(vs[0], settle(vs[1]))
 	}
 	g, ok1 := vs[0].(global)
@@ -120,13 +115,13 @@ func construct(g global, args Tuple) (any, error) {
 			}
 		case globalPrefix:
 			if args[1] == globalObject && args[2] == nil {
-				return &building{kind: opNewObj}, nil
+				return &building{kind: pickle.NewObj}, nil
 			}
 		}
 	case globalPrefix:
 		switch len(args) {
 		case 0:
-			return &building{kind: opNewObj}, nil
+			return &building{kind: pickle.NewObj}, nil
 		case 1:
 			if s, ok := args[0].(string); ok {
 				return Prefix(s), nil
@@ -149,7 +144,7 @@ func encodeLatin1(args Tuple) (any, error) {
 	out := make([]byte, 0, utf8.RuneCountInString(text))
 	for _, r := range text {
 		if r > 0xff {
-			return nil, errPickleText
+			return nil, pickle.ErrText
 		}
 		out = append(out, byte(r))
 	}
@@ -160,7 +155,7 @@ func encodeLatin1(args Tuple) (any, error) {
 func (m *machine) build(v, state any) error {
 	n, ok1 := v.(*building)
 	attrs, ok2 := state.(Dict)
-	if !ok1 || !ok2 || n.kind != opNewObj || n.shared {
+	if !ok1 || !ok2 || n.kind != pickle.NewObj || n.shared {
 		return errLeftOver
 	}
 	p, _ := attrs.Get("path")

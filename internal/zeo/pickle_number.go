@@ -7,55 +7,31 @@ import (
 	"math"
 	"math/big"
 	"strconv"
+
+	"s3storage/internal/pickle"
 )
 
-func (m *machine) number(op byte) error {
+func (m *machine) number(op byte, arg []byte) error {
 	switch op {
-	case opInt, opLong, opFloat:
-		line, err := m.line()
-		if err != nil {
-			return err
+	case pickle.BinInt1:
+		return m.push(int64(arg[0]))
+	case pickle.BinInt2:
+		return m.push(int64(binary.LittleEndian.Uint16(arg)))
+	case pickle.BinInt:
+		return m.push(int64(int32(binary.LittleEndian.Uint32(arg))))
+	case pickle.BinFloat:
+		return m.push(math.Float64frombits(binary.BigEndian.Uint64(arg)))
+	case pickle.Long1, pickle.Long4:
+		if len(arg) > maxIntBytes {
+			return errBigInt
 		}
-		v, err := numberText(op, line)
-		if err != nil {
-			return err
-		}
-		return m.push(v)
+		return m.push(twosComplement(arg))
 	}
-	width := 4 // BININT, LONG4
-	switch op {
-	case opBinInt1, opLong1:
-		width = 1
-	case opBinInt2:
-		width = 2
-	case opBinFloat:
-		width = 8
-	}
-	b, err := m.take(width)
+	v, err := numberText(op, arg)
 	if err != nil {
 		return err
 	}
-	switch op {
-	case opBinInt1:
-		return m.push(int64(b[0]))
-	case opBinInt2:
-		return m.push(int64(binary.LittleEndian.Uint16(b)))
-	case opBinInt:
-		return m.push(int64(int32(binary.LittleEndian.Uint32(b))))
-	case opBinFloat:
-		return m.push(math.Float64frombits(binary.BigEndian.Uint64(b)))
-	}
-	size := uint32(b[0])
-	if op == opLong4 {
-		size = binary.LittleEndian.Uint32(b)
-	}
-	if size > maxIntBytes {
-		return errBigInt
-	}
-	if b, err = m.take(int(size)); err != nil {
-		return err
-	}
-	return m.push(twosComplement(b))
+	return m.push(v)
 }
 
 // twosComplement reads an integer, least byte first.
@@ -82,17 +58,17 @@ func twosComplement(b []byte) any {
 }
 
 func numberText(op byte, line []byte) (any, error) {
-	if op == opFloat {
+	if op == pickle.Float {
 		f, err := strconv.ParseFloat(string(line), 64)
 		if err != nil && !errors.Is(err, strconv.ErrRange) {
-			return nil, errPickleNum
+			return nil, pickle.ErrNumber
 		}
 		return f, nil
 	}
-	if op == opInt && len(line) == 2 && line[0] == '0' && (line[1] == '0' || line[1] == '1') {
+	if op == pickle.Int && len(line) == 2 && line[0] == '0' && (line[1] == '0' || line[1] == '1') {
 		return line[1] == '1', nil
 	}
-	if op == opLong {
+	if op == pickle.Long {
 		line = bytes.TrimSuffix(line, []byte("L"))
 	}
 	if len(line) > 2*maxIntBytes { // fewer than 8 bits a digit, and more than 3
@@ -100,7 +76,7 @@ func numberText(op byte, line []byte) (any, error) {
 	}
 	n, ok := new(big.Int).SetString(string(line), 10)
 	if !ok {
-		return nil, errPickleNum
+		return nil, pickle.ErrNumber
 	}
 	return fitInt(n), nil
 }

@@ -6,6 +6,8 @@ import (
 	"math/big"
 	"strings"
 	"testing"
+
+	"s3storage/internal/pickle"
 )
 
 func TestPicklesOfEveryProtocolAreRead(t *testing.T) {
@@ -17,11 +19,11 @@ func TestPicklesOfEveryProtocolAreRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := appendPickle([]byte{opProto, 3}, v)
+			b, err := appendPickle([]byte{pickle.Proto, 3}, v)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := append(b, opStop); !bytes.Equal(got, unhex(t, e.Plain)) {
+			if got := append(b, pickle.Stop); !bytes.Equal(got, unhex(t, e.Plain)) {
 				t.Errorf("read as %.200v", v)
 			}
 		})
@@ -29,20 +31,20 @@ func TestPicklesOfEveryProtocolAreRead(t *testing.T) {
 }
 
 func TestAPrefixIsRead(t *testing.T) {
-	for _, pickle := range []string{
+	for _, text := range []string{
 		"\x80\x03cZopeUndo.Prefix\nPrefix\nq\x00)\x81q\x01}q\x02(X\x06\x00\x00\x00lengthq\x03K\x02X\x04\x00\x00\x00pathq\x04]q\x05(X\x00\x00\x00\x00q\x06X\x01\x00\x00\x00aq\x07eub.",
 		"\x80\x03cZopeUndo.Prefix\nPrefix\nX\x02\x00\x00\x00/a\x85R.",
 		"ccopy_reg\n_reconstructor\n(cZopeUndo.Prefix\nPrefix\nc__builtin__\nobject\nNtR(dVlength\nI2\nsVpath\n(lV\naVa\nasb.",
 	} {
-		v, err := decodePickle([]byte(pickle))
+		v, err := decodePickle([]byte(text))
 		if err != nil || v != Prefix("/a") {
-			t.Errorf("%q: %#v, %v", pickle, v, err)
+			t.Errorf("%q: %#v, %v", text, v, err)
 		}
-		b, err := appendPickle([]byte{opProto, 3}, v)
+		b, err := appendPickle([]byte{pickle.Proto, 3}, v)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := decodePickle(append(b, opStop)); again != v {
+		if again, err := decodePickle(append(b, pickle.Stop)); again != v {
 			t.Errorf("written and read again: %v, %v", again, err)
 		}
 	}

@@ -1,0 +1,76 @@
+package pydata
+
+import (
+	"errors"
+	"fmt"
+
+	"s3storage/internal/pickle"
+	"s3storage/internal/zodb"
+)
+
+// binPersID makes a reference of the value on top of the stack, and leaves the
+// object in its place.
+func (w *walker) binPersID() error {
+	id, err := w.top()
+	if err != nil {
+		return err
+	}
+	switch id.kind {
+	case list: // weak, or of another database
+	case text, pair:
+		scan := pickle.NewScanner(w.data, int(id.at))
+		op, arg, err := scan.Next()
+		if err != nil {
+			return err
+		}
+		w.stack = w.stack[:len(w.stack)-1]
+		return w.refer(op, arg)
+	default:
+		return errors.New("persistent id of a form that is not known")
+	}
+	w.stack[len(w.stack)-1] = value{kind: opaque}
+	return nil
+}
+
+// refer takes the oid that opcode and argument spell, and pushes the object.
+func (w *walker) refer(op byte, arg []byte) error {
+	b, err := spelled(op, arg)
+	if err != nil {
+		return fmt.Errorf("persistent id: %w", err)
+	}
+	oid, err := zodb.OidFrom(b)
+	if err != nil {
+		return fmt.Errorf("persistent id %.100q: %w", string(b), err)
+	}
+	w.refs.add(oid)
+	w.push(value{kind: opaque})
+	return nil
+}
+
+// spelled returns the bytes that a string stands for. In text they are the
+// characters of that number.
+func spelled(op byte, arg []byte) ([]byte, error) {
+	var s string
+	var err error
+	switch op {
+	case pickle.String:
+		return pickle.Quoted(arg)
+	case pickle.Unicode:
+		s, err = pickle.RawUnicode(arg)
+	case pickle.BinUnicode, pickle.ShortBinUnicode, pickle.BinUnicode8:
+		s = string(arg)
+	default:
+		return arg, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 0, 8)
+	for _, r := range s { // U+FFFD where it is not UTF-8
+		if r > 0xff {
+			return nil, fmt.Errorf("%q of %.100q stands for no byte", r, s)
+		}
+		out = append(out, byte(r))
+	}
+	return out, nil
+}
