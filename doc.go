@@ -12,8 +12,9 @@
 //
 //	internal/bench                 drives any ZEO server as a client and measures it
 //	internal/zeo                   the ZEO 5 protocol: codec, server, client; knows a storage as zodb.Storage
-//	internal/engine                a zodb.Storage on a bucket: loads, locks, votes, conflicts, oids
+//	internal/engine                a zodb.Storage on a bucket: loads, votes, undo, iteration, pack, and what to delete
 //	internal/txlog                 the log: bytes of its objects, slots, epochs, seals, group commit, replay
+//	internal/blob                  the bytes of blobs: upload as a stream, read as one, checked
 //	internal/index                 from oid and tid to the place of a record
 //	internal/cache                 what was read from a bucket, in memory and on local disk, bounded
 //	internal/s3bucket              a bucket in S3; the only package that knows an SDK

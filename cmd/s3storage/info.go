@@ -8,7 +8,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"s3storage/internal/blob"
 	"s3storage/internal/bucket"
+	"s3storage/internal/index"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -37,7 +39,7 @@ func (c *infoCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	s := survey{deleted: make(map[zodb.Oid]bool)}
+	s := survey{index: index.NewMemory()}
 	end, err := txlog.Walk(ctx, b, f, func(o *txlog.Object) error {
 		s.add(o)
 		return nil
@@ -58,59 +60,65 @@ func (c *infoCmd) Run() error {
 		row("last transaction", "%s (%s)", end.LastTid, end.LastTid.Time().Format(time.RFC3339Nano))
 	}
 	row("transactions", "%d", s.transactions)
-	row("objects", "%d", s.objects())
+	row("objects", "%d", s.index.Live())
 	row("revisions", "%d", s.revisions)
+	if s.packs > 0 {
+		row("packed", "%d times, to %s", s.packs, s.packed.Time().Format(time.RFC3339))
+	}
 	row("oids below", "%s", end.OidMark)
 	row("log", "%d objects, %d bytes, next is slot %d of epoch %d", s.logObjects, s.logBytes, end.Slot, end.Epoch)
 	if end.Leader != "" {
 		row("led by", "%s", end.Leader)
 	}
-	row("payload", "%d objects, %d bytes of records", s.payloads, s.payloadBytes)
-	total, count, err := bucketSize(ctx, b)
-	if err != nil {
-		return err
+	for _, part := range []struct{ name, prefix string }{
+		{"payload", txlog.PayloadPrefix}, {"blobs", blob.Prefix}, {"bucket holds", ""},
+	} {
+		bytes, objects, err := bucketSize(ctx, b, part.prefix)
+		if err != nil {
+			return err
+		}
+		row(part.name, "%d objects, %d bytes", objects, bytes)
 	}
-	row("bucket holds", "%d objects, %d bytes", count, total)
 	return w.Flush()
 }
 
 // A survey counts what a log holds.
 type survey struct {
-	transactions, revisions, logObjects, payloads int
-	logBytes, payloadBytes                        int64
-	deleted                                       map[zodb.Oid]bool // every oid, and whether its newest revision is a deletion
+	transactions, revisions, packs, logObjects int
+	logBytes                                   int64
+	packed                                     zodb.Tid
+	index                                      *index.Memory // knows only whether there is data
 }
 
 func (s *survey) add(o *txlog.Object) {
 	s.logObjects++
 	s.logBytes += o.Size
 	for _, e := range o.Entries {
-		if e.Txn == nil {
-			continue
-		}
-		s.transactions++
-		s.revisions += len(e.Txn.Records)
-		s.payloads += len(e.Txn.Payloads)
-		for _, r := range e.Txn.Records {
-			s.deleted[r.Oid] = r.Kind == txlog.RecordDeletion
-			if r.Kind == txlog.RecordPayload {
-				s.payloadBytes += int64(r.Span.Size)
+		switch {
+		case e.Txn != nil:
+			s.transactions++
+			s.revisions += len(e.Txn.Records)
+			for _, r := range e.Txn.Records {
+				rev := index.Revision{Serial: e.Txn.Tid, Size: 1}
+				if r.Kind == txlog.RecordDeletion {
+					rev.Size = 0
+				}
+				s.index.Add(r.Oid, rev)
+			}
+		case e.Pack != nil:
+			s.packs++
+			s.packed = max(s.packed, e.Pack.Tid)
+			for _, d := range e.Pack.Dropped {
+				if _, ok := s.index.Remove(d.Oid, d.Serial); ok {
+					s.revisions--
+				}
 			}
 		}
 	}
 }
 
-func (s *survey) objects() (n int) {
-	for _, deleted := range s.deleted {
-		if !deleted {
-			n++
-		}
-	}
-	return n
-}
-
-func bucketSize(ctx context.Context, b bucket.Bucket) (bytes, objects int64, err error) {
-	err = b.List(ctx, "", "", func(i bucket.Info) error {
+func bucketSize(ctx context.Context, b bucket.Bucket, prefix string) (bytes, objects int64, err error) {
+	err = b.List(ctx, prefix, "", func(i bucket.Info) error {
 		bytes += i.Size
 		objects++
 		return nil

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -23,12 +25,21 @@ type transaction struct {
 	origin zodb.Observer
 	done   func(*zodb.Commit, error) // set by Finish
 
-	// What the client stored; for the one who calls Store and Vote.
-	txn    txlog.Transaction
-	place  map[zodb.Oid]int // in txn.Records
-	checks map[zodb.Oid]zodb.Tid
-	bytes  int
-	locks  *lockRequest // held, unless nil
+	// What the client asked for; for the one who calls Store and Vote.
+	meta    zodb.TxnMeta
+	tid     zodb.Tid // to be given to it, or NoTid
+	changes []change
+	place   map[zodb.Oid]int // in changes
+	undos   []zodb.Tid
+	told    map[zodb.Oid]bool // conflicts of undo that the client knows of
+	checks  map[zodb.Oid]zodb.Tid
+	blobs   []*upload
+	bytes   int
+
+	// What the vote makes of it.
+	txn   txlog.Transaction
+	locks *lockRequest    // held, unless nil
+	pins  []txlog.Dropped // likewise
 
 	mu struct {
 		sync.Mutex
@@ -36,6 +47,14 @@ type transaction struct {
 		cancel context.CancelFunc // of the vote that is under way
 		voting chan struct{}      // closed when it ends
 	}
+}
+
+// A change is what a client does to one object. Its record's Prev is the serial
+// that the client has seen; in a restoration it counts for nothing.
+type change struct {
+	txlog.Record
+	restored bool
+	blob     *upload // or nil
 }
 
 type phase string
@@ -49,7 +68,7 @@ const (
 )
 
 // Begin implements zodb.Storage.
-func (e *Engine) Begin(meta zodb.TxnMeta, _ zodb.Tid, origin zodb.Observer) (zodb.Transaction, error) {
+func (e *Engine) Begin(meta zodb.TxnMeta, tid zodb.Tid, origin zodb.Observer) (zodb.Transaction, error) {
 	if err := e.ReadOnly(); err != nil {
 		return nil, err
 	}
@@ -64,10 +83,12 @@ func (e *Engine) Begin(meta zodb.TxnMeta, _ zodb.Tid, origin zodb.Observer) (zod
 	t := &transaction{
 		e:      e,
 		origin: origin,
+		meta:   meta,
+		tid:    tid,
 		place:  make(map[zodb.Oid]int),
+		told:   make(map[zodb.Oid]bool),
 		checks: make(map[zodb.Oid]zodb.Tid),
 	}
-	t.txn.Meta = meta
 	t.mu.phase = begun
 	e.stats.active.Add(1)
 	return t, nil
@@ -75,29 +96,59 @@ func (e *Engine) Begin(meta zodb.TxnMeta, _ zodb.Tid, origin zodb.Observer) (zod
 
 // Store implements zodb.Transaction.
 func (t *transaction) Store(oid zodb.Oid, serial zodb.Tid, data []byte) error {
+	return t.change(change{Record: txlog.Record{Oid: oid, Prev: serial, Kind: txlog.RecordData, Data: data}})
+}
+
+// Delete implements zodb.Transaction.
+func (t *transaction) Delete(oid zodb.Oid, serial zodb.Tid) error {
+	return t.change(change{Record: txlog.Record{Oid: oid, Prev: serial, Kind: txlog.RecordDeletion}})
+}
+
+// Restore implements zodb.Transaction.
+func (t *transaction) Restore(oid zodb.Oid, data []byte, source zodb.Tid) error {
+	if t.tid == zodb.NoTid {
+		return &zodb.TransactionError{Reason: "restore needs a transaction that was begun with a tid"}
+	}
+	c := change{Record: txlog.Record{Oid: oid, Kind: txlog.RecordData, Data: data, Source: source}, restored: true}
+	if data == nil {
+		c.Kind, c.Source = txlog.RecordDeletion, zodb.NoTid
+	}
+	return t.change(c)
+}
+
+// change takes note of a change. The last one of an object counts, but the blob
+// stays: conflicts are resolved without it.
+func (t *transaction) change(c change) error {
 	if err := t.inPhase(begun); err != nil {
 		return err
 	}
-	if err := t.e.oids.refuse(oid); err != nil {
+	if err := t.e.oids.refuse(c.Oid); err != nil {
 		return err
 	}
-	if len(data) > txlog.MaxData {
-		return fmt.Errorf("object %s has %d bytes, the limit is %d", oid, len(data), txlog.MaxData)
+	if len(c.Data) > txlog.MaxData {
+		return fmt.Errorf("object %s has %d bytes, the limit is %d", c.Oid, len(c.Data), txlog.MaxData)
 	}
-	rec := txlog.Record{Oid: oid, Prev: serial, Kind: txlog.RecordData, Data: data, Size: uint32(len(data))}
-	if i, again := t.place[oid]; again {
-		t.bytes -= len(t.txn.Records[i].Data)
-		t.txn.Records[i] = rec
-	} else {
-		if len(t.txn.Records) == t.e.opts.MaxRecords {
-			return fmt.Errorf("the transaction changes more than %d objects: split it into several", t.e.opts.MaxRecords)
+	c.Size = uint32(len(c.Data))
+	if i, again := t.place[c.Oid]; again {
+		t.bytes -= len(t.changes[i].Data)
+		if c.blob == nil && c.Kind != txlog.RecordDeletion {
+			c.blob = t.changes[i].blob
 		}
-		t.place[oid] = len(t.txn.Records)
-		t.txn.Records = append(t.txn.Records, rec)
+		t.changes[i] = c
+	} else {
+		if len(t.changes) == t.e.opts.MaxRecords {
+			return t.tooMany()
+		}
+		t.place[c.Oid] = len(t.changes)
+		t.changes = append(t.changes, c)
 	}
-	t.bytes += len(data)
+	t.bytes += len(c.Data)
 	t.e.stats.stores.Add(1)
 	return nil
+}
+
+func (t *transaction) tooMany() error {
+	return fmt.Errorf("the transaction changes more than %d objects: split it into several", t.e.opts.MaxRecords)
 }
 
 // CheckCurrent implements zodb.Transaction.
@@ -134,7 +185,7 @@ func (t *transaction) Vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 	t.mu.phase, t.mu.cancel, t.mu.voting = voting, cancel, make(chan struct{})
 	t.mu.Unlock()
 
-	ballot.Conflicts, err = t.vote(ctx)
+	ballot, err = t.vote(ctx)
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -148,63 +199,153 @@ func (t *transaction) Vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 	return ballot, err
 }
 
-func (t *transaction) vote(ctx context.Context) ([]zodb.Conflict, error) {
+func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) {
 	e := t.e
 	if err := e.ReadOnly(); err != nil {
-		return nil, err
+		return ballot, err
 	}
-	locks := &lockRequest{}
-	for _, rec := range t.txn.Records {
-		locks.write = append(locks.write, rec.Oid)
-	}
-	for oid := range t.checks {
-		if _, writes := t.place[oid]; !writes {
-			locks.check = append(locks.check, oid)
+	for _, u := range t.blobs {
+		if err := u.finished(ctx); err != nil {
+			return ballot, err
 		}
 	}
-	if err := e.locks.acquire(ctx, locks); err != nil {
-		return nil, err
+	locks, err := t.wanted()
+	if err != nil {
+		return ballot, err
 	}
-	conflicts, newest, err := t.judge()
-	if err == nil && len(conflicts) == 0 && t.bytes > e.opts.MaxInline {
+	if err := e.locks.acquire(ctx, locks); err != nil {
+		return ballot, err
+	}
+	ballot, newest, err := t.judge(ctx)
+	if err == nil && len(ballot.Conflicts) == 0 && t.bytes > e.opts.MaxInline {
 		err = t.writePayloads(ctx)
 	}
-	if err == nil && len(conflicts) == 0 {
+	if err == nil && len(ballot.Conflicts) == 0 {
 		t.locks = locks
-		return nil, nil
+		return ballot, nil
 	}
+	e.seq.Lock()
+	t.unpinLocked()
+	e.seq.Unlock()
 	e.locks.release(locks)
 	// Whoever is told of a conflict must be able to see what it was with.
 	if wait := e.await(ctx, func() bool { return e.state.last >= newest }); wait != nil {
-		return nil, wait
+		return zodb.Ballot{}, wait
 	}
-	return conflicts, err
+	return ballot, err
 }
 
-// judge compares what the client has seen with what is sequenced. newest is
-// the tid of the newest transaction that stands in the way.
-func (t *transaction) judge() (conflicts []zodb.Conflict, newest zodb.Tid, err error) {
+// orderLock stands for the order of transactions. One that brings its tid along
+// has it for itself from vote to finish, others share it.
+const orderLock zodb.Oid = math.MaxUint64
+
+// wanted returns the locks that the transaction needs.
+func (t *transaction) wanted() (*lockRequest, error) {
+	locks := &lockRequest{}
+	writes := make(map[zodb.Oid]bool, len(t.changes))
+	write := func(oid zodb.Oid) {
+		if !writes[oid] {
+			writes[oid] = true
+			locks.write = append(locks.write, oid)
+		}
+	}
+	for i := range t.changes {
+		write(t.changes[i].Oid)
+	}
+	for _, tid := range t.undos {
+		oids, err := t.e.undoable(tid)
+		if err != nil {
+			return nil, err
+		}
+		for _, oid := range oids {
+			write(oid)
+		}
+	}
+	if len(locks.write) > t.e.opts.MaxRecords {
+		return nil, t.tooMany()
+	}
+	for oid := range t.checks {
+		if !writes[oid] {
+			locks.check = append(locks.check, oid)
+		}
+	}
+	if t.tid != zodb.NoTid {
+		locks.write = append(locks.write, orderLock)
+	} else {
+		locks.check = append(locks.check, orderLock)
+	}
+	return locks, nil
+}
+
+// judge compares what the client has seen with what is sequenced, and makes the
+// records of the transaction. newest is the tid of the newest transaction that
+// stands in the way.
+func (t *transaction) judge(ctx context.Context) (ballot zodb.Ballot, newest zodb.Tid, err error) {
+	e := t.e
 	for oid, read := range t.checks {
-		committed, exists := t.e.newest(oid)
+		committed, exists := e.newest(oid)
 		switch {
 		case !exists:
-			return nil, newest, &zodb.POSKeyError{Oid: oid}
+			return ballot, newest, &zodb.POSKeyError{Oid: oid}
 		case committed != read:
-			return nil, committed, &zodb.ReadConflictError{Oid: oid, Committed: committed, Read: read}
+			return ballot, committed, &zodb.ReadConflictError{Oid: oid, Committed: committed, Read: read}
 		}
 	}
-	for i := range t.txn.Records {
-		rec := &t.txn.Records[i]
-		committed, exists := t.e.newest(rec.Oid)
-		if exists && committed != rec.Prev {
-			conflicts = append(conflicts, zodb.Conflict{Oid: rec.Oid, Committed: committed, Read: rec.Prev, Data: rec.Data})
-			newest = max(newest, committed)
+	if t.tid != zodb.NoTid {
+		if err := e.admitTid(t.tid); err != nil {
+			return ballot, newest, err
 		}
-		if !exists {
+	}
+	t.txn = txlog.Transaction{Meta: t.meta, Records: make([]txlog.Record, 0, len(t.changes))}
+	for i := range t.changes {
+		c := &t.changes[i]
+		rec := c.Record
+		if c.blob != nil {
+			rec.Blob = c.blob.ref()
+		}
+		committed, exists := e.newest(rec.Oid)
+		switch {
+		case c.restored:
+			rec.Prev = committed
+		case rec.Kind == txlog.RecordDeletion && !exists:
+			return ballot, newest, &zodb.POSKeyError{Oid: rec.Oid}
+		case rec.Kind == txlog.RecordDeletion && committed != rec.Prev:
+			return ballot, committed, &zodb.ConflictError{Oid: rec.Oid, Committed: committed, Read: rec.Prev}
+		case exists && committed != rec.Prev:
+			ballot.Conflicts = append(ballot.Conflicts, zodb.Conflict{Oid: rec.Oid, Committed: committed, Read: rec.Prev, Data: rec.Data})
+			newest = max(newest, committed)
+		case !exists:
 			rec.Prev = zodb.NoTid
 		}
+		t.txn.Records = append(t.txn.Records, rec)
 	}
-	return conflicts, newest, nil
+	if len(t.undos) > 0 || t.tid != zodb.NoTid {
+		if err := t.share(ctx, &ballot); err != nil {
+			return ballot, newest, err
+		}
+	}
+	return ballot, newest, nil
+}
+
+// maxAhead is how far in the future the tid of a transaction may lie that a
+// client gave: all later ones have to lie above it.
+const maxAhead = 7 * 24 * time.Hour
+
+// admitTid returns an error unless a transaction can have the tid. The caller
+// holds orderLock.
+func (e *Engine) admitTid(tid zodb.Tid) error {
+	e.seq.Lock()
+	last := e.seq.last
+	e.seq.Unlock()
+	if tid <= last {
+		return fmt.Errorf("cannot restore transaction %s: the database has later ones already, the last is %s; "+
+			"restore into an empty database, or continue where an earlier copy ended", tid, last)
+	}
+	if tid.Time().Sub(e.opts.Now()) > maxAhead {
+		return fmt.Errorf("cannot restore transaction %s: its time, %s, lies more than %s in the future",
+			tid, tid.Time().Format(time.RFC3339), maxAhead)
+	}
+	return nil
 }
 
 // newest returns the serial of the newest revision that is sequenced. The
@@ -231,6 +372,7 @@ func (t *transaction) writePayloads(ctx context.Context) error {
 	size := 0
 	flush := func() {
 		id := txlog.NewPayloadID()
+		t.e.uploads.add(id.Name())
 		data := txlog.EncodePayload(t.e.format.Database, id, len(t.txn.Payloads), group)
 		t.txn.Payloads = append(t.txn.Payloads, id)
 		group, size = nil, 0
@@ -238,6 +380,9 @@ func (t *transaction) writePayloads(ctx context.Context) error {
 	}
 	for i := range t.txn.Records {
 		rec := &t.txn.Records[i]
+		if rec.Kind != txlog.RecordData {
+			continue
+		}
 		group = append(group, rec)
 		if size += len(rec.Data); size >= payloadSize {
 			flush()
@@ -280,7 +425,9 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 	// A closed engine still takes what was voted: Close waits for it.
 	if err = e.seq.readOnly; err == nil || errors.Is(err, zodb.ErrClosed) {
 		err = nil
-		t.txn.Tid = max(zodb.TidAt(e.opts.Now()), e.seq.last+1)
+		if t.txn.Tid = t.tid; t.tid == zodb.NoTid {
+			t.txn.Tid = max(zodb.TidAt(e.opts.Now()), e.seq.last+1)
+		}
 		e.seq.last = t.txn.Tid
 		e.seq.finishing[t.txn.Tid] = t
 		for _, rec := range t.txn.Records {
@@ -288,10 +435,13 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 		}
 		e.log.Append(&t.txn, e.oids.stored(highest))
 	}
+	if err != nil {
+		t.unpinLocked()
+	}
 	e.seq.Unlock()
 	e.locks.release(t.locks)
 	if err != nil {
-		t.discardPayloads()
+		t.discard()
 		done(nil, fmt.Errorf("%w; the transaction was not committed", err))
 	}
 }
@@ -328,20 +478,8 @@ func (t *transaction) Abort() {
 	if t.locks != nil {
 		t.e.locks.release(t.locks)
 	}
-	t.discardPayloads()
-}
-
-// discardPayloads deletes payload objects that no transaction will name. One
-// that could not be deleted is garbage and harms nobody.
-func (t *transaction) discardPayloads() {
-	if len(t.txn.Payloads) == 0 {
-		return
-	}
-	go func() {
-		for _, id := range t.txn.Payloads {
-			if err := t.e.bucket.Delete(context.Background(), id.Name()); err != nil {
-				t.e.opts.Logger.Warn("could not delete the data of an aborted transaction; it takes up space", "object", id.Name(), "err", err)
-			}
-		}
-	}()
+	t.e.seq.Lock()
+	t.unpinLocked()
+	t.e.seq.Unlock()
+	t.discard()
 }

@@ -25,6 +25,28 @@
 // one is settled: the client will ask for the state that won, and one that
 // starts over must be able to see it.
 //
+// # Blobs
+//
+// The bytes of a blob go into an object of their own while they arrive. The vote
+// waits until it stands, the log names it.
+//
+// # Pack and deletion
+//
+// A pack is an entry of the log that lists the revisions it drops. From then on
+// they are no part of the database; loads still find them until the grace
+// period is over, for clients that look at the past. What the log holds stays;
+// payload objects and blobs that no revision refers to any more are deleted by a
+// sweep. Invariants:
+//
+//   - A pack is put into the log only if no transaction sequenced before it
+//     refers to an object that it drops.
+//   - Between the vote of a transaction that shares data with an older revision
+//     and its settling, no pack drops that revision: it is pinned.
+//   - A sweep deletes only what it saw before an object of the log that this
+//     node then wrote. A later leader begins to write only when it has read
+//     that object, so it has no part in what is deleted; what this node is
+//     writing it knows.
+//
 // # Losing the lead
 //
 // When another node has sealed the epoch, transactions that are not settled
@@ -38,10 +60,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
+	"s3storage/internal/blob"
 	"s3storage/internal/bucket"
 	"s3storage/internal/cache"
 	"s3storage/internal/index"
@@ -66,6 +91,17 @@ type Options struct {
 	// object stays far below txlog.MaxObjectSize. Default 2,097,152.
 	MaxRecords int
 
+	// PackGrace is for how long what a pack dropped can still be read.
+	PackGrace time.Duration
+
+	// NoPackGC has packs keep objects that cannot be reached from the root.
+	NoPackGC bool
+
+	// CacheDir is a directory for pieces of blobs, in a directory of its own for
+	// each database, of CacheSize bytes at most. Empty for none.
+	CacheDir  string
+	CacheSize int64
+
 	// Now is the clock that tids come from. Default time.Now.
 	Now func() time.Time
 }
@@ -76,16 +112,27 @@ type Engine struct {
 	format *txlog.Format
 	log    *txlog.Log
 	cache  *cache.Cache
+	disk   *cache.Disk // or nil
 	opts   Options
 
-	locks *lockTable
-	oids  oids
+	locks   *lockTable
+	oids    oids
+	uploads uploads
+	packing chan struct{} // held by the pack that is under way
+	janitor *janitor
 
 	state struct { // what is settled
 		sync.RWMutex
 		index     *index.Memory
-		names     []string // of the objects that hold records
+		extras    map[txlog.Dropped]extra // what few revisions have
+		retired   []*retirement           // what packs dropped lately, the oldest first
+		objects   []object                // that hold records
+		blobs     map[blob.ID]int         // in how many revisions
+		lists     []string                // objects that list what packs dropped
 		txns      []settledTxn
+		packed    zodb.Tid // up to which transactions are packed
+		packs     int      // how many packs there were
+		freed     bool     // a sweep has something to do
 		last      zodb.Tid
 		size      int64
 		oidMark   zodb.Oid
@@ -96,9 +143,12 @@ type Engine struct {
 	seq struct { // what is sequenced
 		sync.Mutex
 		last      zodb.Tid
+		packs     int
 		pending   map[zodb.Oid]zodb.Tid
 		finishing map[zodb.Tid]*transaction
-		readOnly  error // why there are no writes any more, if so
+		pins      map[txlog.Dropped]int // revisions that voted transactions share data with
+		sharing   int                   // votes that are about to pin some
+		readOnly  error                 // why there are no writes any more, if so
 	}
 
 	stats struct {
@@ -108,10 +158,31 @@ type Engine struct {
 
 // A settledTxn remembers a transaction of the log.
 type settledTxn struct {
-	tid    zodb.Tid
-	object uint32 // index into names
-	head   txlog.Span
-	oids   []zodb.Oid
+	tid  zodb.Tid
+	oids []zodb.Oid // of all its records, those that a pack dropped too
+
+	status                       byte
+	user, description, extension unique.Handle[string] // many are the same
+}
+
+// An object holds records.
+type object struct {
+	name  string
+	refs  int   // revisions that lie there
+	bytes int64 // of its records, for a payload object
+}
+
+// A retirement is what one pack dropped, while it can still be read.
+type retirement struct {
+	packs int // how many packs there were with it
+	until time.Time
+	index *index.Memory
+}
+
+// An extra is what few revisions have.
+type extra struct {
+	source zodb.Tid       // of the revision whose data it shares, or NoTid
+	blob   *txlog.BlobRef // or nil
 }
 
 var (
@@ -142,12 +213,22 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{bucket: b, format: f, opts: opts, locks: newLockTable()}
+	e := &Engine{bucket: b, format: f, opts: opts, locks: newLockTable(), packing: make(chan struct{}, 1), janitor: newJanitor()}
 	if e.cache, err = cache.New(opts.Memory); err != nil {
 		return nil, err
 	}
+	if opts.CacheDir != "" {
+		dir := filepath.Join(opts.CacheDir, f.Database.String())
+		if e.disk, err = cache.OpenDisk(dir, opts.CacheSize, f.Database, opts.Logger); err != nil {
+			opts.Logger.Warn("there will be no cache on local disk", "err", err)
+		}
+	}
 	e.state.index = index.NewMemory()
+	e.state.extras = make(map[txlog.Dropped]extra)
+	e.state.blobs = make(map[blob.ID]int)
 	e.state.observers = make(map[zodb.Observer]struct{})
+	e.uploads.mu.names = make(map[string]struct{})
+	e.seq.pins = make(map[txlog.Dropped]int)
 	e.seq.pending = make(map[zodb.Oid]zodb.Tid)
 	e.seq.finishing = make(map[zodb.Tid]*transaction)
 	start := opts.Now()
@@ -155,11 +236,13 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.seq.last = e.state.last
+	e.seq.last, e.seq.packs = e.state.last, e.state.packs
 	e.oids.next = max(1, e.state.oidMark) // 0 is the root's
 	opts.Logger.Info("opened database", "bucket", b.Properties().Location, "database", f.Database,
 		"objects", e.state.index.Live(), "transactions", len(e.state.txns), "last", e.state.last,
 		"took", opts.Now().Sub(start).Round(time.Millisecond))
+	e.state.freed = false // old packs had their sweeps
+	e.janitor.start(e)
 	return e, nil
 }
 
@@ -169,6 +252,8 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.endWrites(fmt.Errorf("%w: %w", zodb.ErrReadOnly, zodb.ErrClosed))
 	err := e.log.Flush(ctx)
 	e.log.Close()
+	e.janitor.stop()
+	err = errors.Join(err, e.disk.Close())
 	if err != nil {
 		return fmt.Errorf("closing %s: %w", e.bucket.Properties().Location, err)
 	}

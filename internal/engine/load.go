@@ -18,13 +18,37 @@ func (e *Engine) lookup(oid zodb.Oid, tid zodb.Tid) (r index.Revision, next zodb
 	e.state.RLock()
 	defer e.state.RUnlock()
 	r, next, ok, known := e.state.index.Before(oid, tid)
+	for _, old := range e.state.retired {
+		r2, next2, ok2, known2 := old.index.Before(oid, tid)
+		if ok2 && (!ok || r.Serial < r2.Serial) {
+			r, ok = r2, true
+		}
+		if next2 != zodb.NoTid && (next == zodb.NoTid || next2 < next) {
+			next = next2
+		}
+		known = known || known2
+	}
 	if !known || ok && r.Deleted() {
 		return r, next, "", false, &zodb.POSKeyError{Oid: oid}
 	}
 	if ok {
-		name = e.state.names[r.Object]
+		name = e.state.objects[r.Object].name
 	}
 	return r, next, name, ok, nil
+}
+
+// atLocked finds the one revision, also where a pack dropped it lately.
+func (e *Engine) atLocked(oid zodb.Oid, serial zodb.Tid) (r index.Revision, err error) {
+	r, ok := e.state.index.At(oid, serial)
+	for _, old := range e.state.retired {
+		if !ok {
+			r, ok = old.index.At(oid, serial)
+		}
+	}
+	if !ok || r.Deleted() {
+		return r, &zodb.POSKeyError{Oid: oid}
+	}
+	return r, nil
 }
 
 // LoadBefore implements zodb.Storage.
@@ -71,12 +95,12 @@ func (e *Engine) read(ctx context.Context, name string, r index.Revision, oid zo
 // LoadSerial implements zodb.Storage.
 func (e *Engine) LoadSerial(ctx context.Context, oid zodb.Oid, serial zodb.Tid) ([]byte, error) {
 	e.state.RLock()
-	r, ok := e.state.index.At(oid, serial)
-	if !ok || r.Deleted() {
+	r, err := e.atLocked(oid, serial)
+	if err != nil {
 		e.state.RUnlock()
-		return nil, &zodb.POSKeyError{Oid: oid}
+		return nil, err
 	}
-	name := e.state.names[r.Object]
+	name := e.state.objects[r.Object].name
 	e.state.RUnlock()
 	return e.read(ctx, name, r, oid)
 }
@@ -92,35 +116,43 @@ func (e *Engine) GetTid(_ context.Context, oid zodb.Oid) (zodb.Tid, error) {
 	return r.Serial, nil
 }
 
-// History implements zodb.Storage.
-func (e *Engine) History(ctx context.Context, oid zodb.Oid, size int) ([]zodb.TxnInfo, error) {
-	type place struct {
-		name string
-		head txlog.Span
+// NextObject implements zodb.Storage.
+func (e *Engine) NextObject(ctx context.Context, oid zodb.Oid) (found zodb.Oid, rev zodb.Revision, ok bool, err error) {
+	e.state.Lock()
+	found, r, ok := e.state.index.Next(oid)
+	if !ok {
+		e.state.Unlock()
+		return found, rev, false, nil
 	}
+	name := e.state.objects[r.Object].name
+	e.state.Unlock()
+	data, err := e.read(ctx, name, r, found)
+	return found, zodb.Revision{Data: data, Serial: r.Serial}, err == nil, err
+}
+
+// History implements zodb.Storage.
+func (e *Engine) History(_ context.Context, oid zodb.Oid, size int) ([]zodb.TxnInfo, error) {
 	e.state.RLock()
+	defer e.state.RUnlock()
 	if _, known := e.state.index.Current(oid); !known {
-		e.state.RUnlock()
 		return nil, &zodb.POSKeyError{Oid: oid}
 	}
 	revisions := e.state.index.Newest(oid, size)
-	places := make([]place, len(revisions))
-	for i, r := range revisions {
-		n, _ := slices.BinarySearchFunc(e.state.txns, r.Serial, byTid)
-		t := e.state.txns[n]
-		places[i] = place{e.state.names[t.object], t.head}
-	}
-	e.state.RUnlock()
-
 	entries := make([]zodb.TxnInfo, len(revisions))
 	for i, r := range revisions {
-		t, err := txlog.ReadHead(ctx, e.bucket, places[i].name, places[i].head)
-		if err != nil {
-			return nil, fmt.Errorf("history of object %s, transaction %s: %w", oid, r.Serial, err)
-		}
-		entries[i] = zodb.TxnInfo{Tid: r.Serial, Meta: t.Meta, Size: txlog.DataSize(r.Size)}
+		n, _ := slices.BinarySearchFunc(e.state.txns, r.Serial, byTid)
+		entries[i] = zodb.TxnInfo{Tid: r.Serial, Meta: e.state.txns[n].meta(), Size: int64(r.Data)}
 	}
 	return entries, nil
+}
+
+func (s *settledTxn) meta() zodb.TxnMeta {
+	return zodb.TxnMeta{
+		User:        []byte(s.user.Value()),
+		Description: []byte(s.description.Value()),
+		Extension:   []byte(s.extension.Value()),
+		Status:      s.status,
+	}
 }
 
 // maxInvalidations is how many oids a client is told of; one that missed more

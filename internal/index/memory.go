@@ -3,6 +3,7 @@
 package index
 
 import (
+	"slices"
 	"sort"
 
 	"s3storage/internal/zodb"
@@ -14,20 +15,26 @@ type Revision struct {
 	Object uint32 // number of the object in the bucket, the owner's to interpret
 	Offset uint32 // of the record there
 	Size   uint32 // bytes of the record; 0 for a deletion
+	Data   uint32 // bytes of data in the record
 }
 
 // Deleted tells whether the revision is the deletion of the object.
 func (r Revision) Deleted() bool { return r.Size == 0 }
 
 // A Memory is an index in memory. It is not for use from several goroutines
-// while Add is called.
+// while Add, Remove, Oids or Next is called.
 type Memory struct {
-	revisions map[zodb.Oid][]Revision // in the order of serials
+	revisions map[zodb.Oid][]Revision // in the order of serials; none is empty
 	live      int64
+
+	oids   []zodb.Oid // all of revisions, and perhaps some that were removed
+	sorted bool       // oids is, and has no duplicates
 }
 
 // NewMemory returns an empty index.
-func NewMemory() *Memory { return &Memory{revisions: make(map[zodb.Oid][]Revision)} }
+func NewMemory() *Memory {
+	return &Memory{revisions: make(map[zodb.Oid][]Revision), sorted: true}
+}
 
 // Live returns the number of objects whose newest revision is not a deletion.
 func (m *Memory) Live() int64 { return m.live }
@@ -35,13 +42,72 @@ func (m *Memory) Live() int64 { return m.live }
 // Add adds a revision. Its serial must lie above those of the object's others.
 func (m *Memory) Add(oid zodb.Oid, r Revision) {
 	old := m.revisions[oid]
-	if len(old) > 0 && !old[len(old)-1].Deleted() {
-		m.live--
+	if len(old) == 0 {
+		m.sorted = m.sorted && (len(m.oids) == 0 || m.oids[len(m.oids)-1] < oid)
+		m.oids = append(m.oids, oid)
 	}
-	if !r.Deleted() {
-		m.live++
+	all := append(old, r)
+	m.live += lives(all) - lives(old)
+	m.revisions[oid] = all
+}
+
+// lives returns 1 for the revisions of an object that exists, else 0.
+func lives(all []Revision) int64 {
+	if len(all) == 0 || all[len(all)-1].Deleted() {
+		return 0
 	}
-	m.revisions[oid] = append(old, r)
+	return 1
+}
+
+// Remove takes out the revision of exactly that serial. ok is false where there
+// is none.
+func (m *Memory) Remove(oid zodb.Oid, serial zodb.Tid) (r Revision, ok bool) {
+	old := m.revisions[oid]
+	i := sort.Search(len(old), func(i int) bool { return old[i].Serial >= serial })
+	if i == len(old) || old[i].Serial != serial {
+		return r, false
+	}
+	r = old[i]
+	rest := slices.Concat(old[:i], old[i+1:]) // what Revisions returned stays
+	m.live += lives(rest) - lives(old)
+	if len(rest) == 0 {
+		delete(m.revisions, oid)
+	} else {
+		m.revisions[oid] = rest
+	}
+	return r, true
+}
+
+// Revisions returns all revisions of the object, the oldest first. They must not
+// be changed.
+func (m *Memory) Revisions(oid zodb.Oid) []Revision { return m.revisions[oid] }
+
+// Oids returns the oids of all objects, also of those that were deleted, in
+// order. They must not be changed.
+func (m *Memory) Oids() []zodb.Oid {
+	if len(m.oids) > 2*len(m.revisions) {
+		m.oids = slices.DeleteFunc(slices.Clone(m.oids), func(oid zodb.Oid) bool { return len(m.revisions[oid]) == 0 })
+	}
+	if !m.sorted {
+		m.oids = slices.Clone(m.oids)
+		slices.Sort(m.oids)
+		m.oids = slices.Compact(m.oids)
+		m.sorted = true
+	}
+	return m.oids[:len(m.oids):len(m.oids)]
+}
+
+// Next returns the first object at or after oid that exists, and its current
+// revision.
+func (m *Memory) Next(oid zodb.Oid) (found zodb.Oid, r Revision, ok bool) {
+	all := m.Oids()
+	i, _ := slices.BinarySearch(all, oid)
+	for _, oid := range all[i:] {
+		if revisions := m.revisions[oid]; lives(revisions) == 1 {
+			return oid, revisions[len(revisions)-1], true
+		}
+	}
+	return 0, r, false
 }
 
 // Current returns the newest revision; ok is false for an unknown object.

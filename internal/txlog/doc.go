@@ -31,7 +31,7 @@
 //
 // An entry:
 //
-//	0   1  kind: 1 transaction, 2 seal
+//	0   1  kind: 1 transaction, 2 seal, 3 pack
 //	1   3  zero
 //	4   4  length of the body
 //	8      body
@@ -55,14 +55,25 @@
 //
 //	 0   8  oid
 //	 8   8  serial of the revision that it replaces, 0 for none
-//	16   1  kind: 1 data, 2 deletion, 3 data in a payload object
-//	17   3  zero
+//	16   1  kind: 1 data, 2 deletion, 3 data in a payload object, 4 shared data
+//	17   1  flags: 1 if a blob belongs to the revision
+//	18   2  zero
 //	20   4  length of the data
 //	24   4  CRC-32C of bytes 0 to 23 and of what follows
-//	28      kind 1: the data
+//	28      with flag 1: id (16) and size (8) of the blob
+//	        kind 1: the data
 //	        kind 3: number of the payload object in the head's list (4),
 //	        offset there (8) of a record of kind 1 with the same oid and
 //	        length
+//	        kind 4: serial of an earlier revision of the object whose data it
+//	        shares (8)
+//
+// The body of a pack:
+//
+//	 0   8  tid: the transactions up to this are packed
+//	 8   8  time, seconds since 1970
+//	16   4  number of lists, at most 65536
+//	20      ids of the lists, 16 bytes each
 //
 // The body of a seal:
 //
@@ -86,6 +97,21 @@
 //	 16  16  database id
 //	 32  16  payload id
 //	 48      records of kind 1
+//	end-32  SHA-256 of everything before
+//
+// # Lists of packs
+//
+// What a pack drops is listed in objects of random names, which it then names:
+//
+//	pack/<id>                 32 hexadecimal digits
+//
+//	  0   8  magic word "s3zpck\r\n"
+//	  8   2  format version, 1
+//	 10   2  flags, 0
+//	 12   4  number of revisions
+//	 16  16  database id
+//	 32  16  list id
+//	 48      oid (8) and serial (8) of each revision
 //	end-32  SHA-256 of everything before
 //
 // # The format object

@@ -226,7 +226,9 @@ func (l *Leader) launch() *flying {
 		Entries: l.queue[:n:n],
 	}
 	for _, e := range o.Entries {
-		o.LastTid = e.Txn.Tid
+		if e.Txn != nil {
+			o.LastTid = e.Txn.Tid
+		}
 	}
 	l.queue = l.queue[n:]
 	l.markRaised = false

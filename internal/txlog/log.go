@@ -81,6 +81,12 @@ func (l *Log) Append(t *Transaction, mark zodb.Oid) {
 	})
 }
 
+// AppendPack queues a pack, whose lists have been written. The observer learns
+// what becomes of it.
+func (l *Log) AppendPack(p *Pack) {
+	l.do(func(leader *Leader) { leader.Append(Entry{Pack: p}) })
+}
+
 // RaiseOidMark has the oid high-water mark raised to at least mark. It is,
 // when an object that says so is settled.
 func (l *Log) RaiseOidMark(mark zodb.Oid) {

@@ -81,10 +81,11 @@ func (o *Object) Seal() *Seal {
 	return nil
 }
 
-// An Entry is one of a transaction and a seal; the other is nil.
+// An Entry is one of a transaction, a seal and a pack; the others are nil.
 type Entry struct {
 	Txn  *Transaction
 	Seal *Seal
+	Pack *Pack
 }
 
 // A Seal ends an epoch.
@@ -97,6 +98,7 @@ const (
 	logMagic     = "s3zlog\r\n"
 	payloadMagic = "s3zpay\r\n"
 	formatMagic  = "s3zfmt\r\n"
+	packMagic    = "s3zpck\r\n"
 
 	formatVersion = 1
 
@@ -105,6 +107,7 @@ const (
 
 	entryTransaction = 1
 	entrySeal        = 2
+	entryPack        = 3
 
 	// MaxObjectSize bounds what is read as one log object. Writers stay far
 	// below: see Config.
@@ -133,16 +136,15 @@ func (o *Object) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(o.OidMark))
 	b = binary.BigEndian.AppendUint64(b, uint64(o.LastTid))
 	for _, e := range o.Entries {
-		kind := byte(entryTransaction)
-		if e.Seal != nil {
-			kind = entrySeal
-		}
-		b = append(b, kind, 0, 0, 0)
+		b = append(b, e.kind(), 0, 0, 0)
 		b = binary.BigEndian.AppendUint32(b, uint32(e.size()))
-		if e.Seal != nil {
+		switch {
+		case e.Seal != nil:
 			b = binary.BigEndian.AppendUint64(b, uint64(e.Seal.Next))
 			b = appendBytes32(b, []byte(e.Seal.By))
-		} else {
+		case e.Pack != nil:
+			b = e.Pack.append(b)
+		default:
 			b = e.Txn.append(b)
 		}
 	}
@@ -152,16 +154,29 @@ func (o *Object) encode() []byte {
 	return b
 }
 
+func (e Entry) kind() byte {
+	switch {
+	case e.Seal != nil:
+		return entrySeal
+	case e.Pack != nil:
+		return entryPack
+	}
+	return entryTransaction
+}
+
 func (e Entry) size() int {
-	if e.Seal != nil {
+	switch {
+	case e.Seal != nil:
 		return 12 + len(e.Seal.By)
+	case e.Pack != nil:
+		return e.Pack.size()
 	}
 	return e.Txn.size()
 }
 
 // Decode reads a log object, which is named in errors. The object's
 // transactions share memory with b. Errors wrap zodb.ErrCorrupt, or
-// ErrNewerFormat.
+// zodb.ErrNewerFormat.
 func Decode(name string, b []byte) (*Object, error) {
 	r, err := open(name, b, logMagic, headerSize)
 	if err != nil {
@@ -194,6 +209,8 @@ func Decode(name string, b []byte) (*Object, error) {
 		case entrySeal:
 			e.Seal = &Seal{Next: Epoch(body.uint64()), By: string(body.bytes(body.uint32()))}
 			err = body.end()
+		case entryPack:
+			e.Pack, err = body.pack()
 		default:
 			err = body.corrupt("unknown kind of entry %d", kind)
 		}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 
+	"s3storage/internal/blob"
 	"s3storage/internal/zodb"
 )
 
@@ -17,8 +18,6 @@ type Transaction struct {
 	Meta     zodb.TxnMeta
 	Payloads []PayloadID
 	Records  []Record
-
-	Head Span // of the head in the log object
 }
 
 // A Span is a run of bytes in an object.
@@ -32,6 +31,7 @@ const (
 	RecordData     RecordKind = 1
 	RecordDeletion RecordKind = 2
 	RecordPayload  RecordKind = 3
+	RecordShared   RecordKind = 4
 )
 
 // A Record is a revision of an object, or its deletion.
@@ -39,11 +39,19 @@ type Record struct {
 	Oid  zodb.Oid
 	Prev zodb.Tid // serial of the revision that it replaces
 	Kind RecordKind
-	Data []byte // of kind RecordData; else nil
-	Size uint32 // bytes of the data, wherever it is
+	Data []byte   // of kind RecordData; else nil
+	Size uint32   // bytes of the data, wherever it is
+	Blob *BlobRef // the blob that belongs to it, or nil
 
-	Payload uint32 // for kind RecordPayload: index into Transaction.Payloads
-	Span    Span   // of the record with its header, in the log object or there
+	Payload uint32   // for kind RecordPayload: index into Transaction.Payloads
+	Source  zodb.Tid // for kind RecordShared: serial of the revision whose data it shares
+	Span    Span     // of the record with its header, in the log object or there
+}
+
+// A BlobRef names the object in which the bytes of a blob are.
+type BlobRef struct {
+	ID   blob.ID
+	Size int64 // bytes of the blob
 }
 
 // A PayloadID names a payload object. It is random.
@@ -55,13 +63,19 @@ func NewPayloadID() (id PayloadID) {
 	return id
 }
 
+// PayloadPrefix is what the names of all payload objects start with.
+const PayloadPrefix = "payload/"
+
 // Name returns the name of the payload object.
-func (id PayloadID) Name() string { return "payload/" + hex.EncodeToString(id[:]) }
+func (id PayloadID) Name() string { return PayloadPrefix + hex.EncodeToString(id[:]) }
 
 const (
 	txnFixedSize     = 32
 	recordHeaderSize = 28
 	payloadRefSize   = 12
+	sharedRefSize    = 8
+	blobRefSize      = 24
+	flagBlob         = 1
 	payloadStartSize = 48
 
 	// MaxMeta bounds each of user, description and extension.
@@ -71,9 +85,6 @@ const (
 	MaxData = 1<<31 - 1
 
 	maxPayloads = 1 << 16
-
-	// MaxHeadSize bounds the head of a transaction.
-	MaxHeadSize = txnFixedSize + 3*MaxMeta + maxPayloads*16 + 4
 )
 
 func (t *Transaction) headSize() int {
@@ -90,14 +101,19 @@ func (t *Transaction) size() int {
 }
 
 func (r *Record) encodedSize() int {
+	n := recordHeaderSize
+	if r.Blob != nil {
+		n += blobRefSize
+	}
 	switch r.Kind {
 	case RecordData:
-		return recordHeaderSize + len(r.Data)
+		n += len(r.Data)
 	case RecordPayload:
-		return recordHeaderSize + payloadRefSize
-	default:
-		return recordHeaderSize
+		n += payloadRefSize
+	case RecordShared:
+		n += sharedRefSize
 	}
+	return n
 }
 
 // append appends the transaction's body to b, the beginning of a log object,
@@ -118,7 +134,6 @@ func (t *Transaction) append(b []byte) []byte {
 		b = append(b, id[:]...)
 	}
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
-	t.Head = Span{uint32(start), uint32(len(b) - start)}
 	for i := range t.Records {
 		b = t.Records[i].append(b)
 	}
@@ -130,18 +145,33 @@ func (r *Record) append(b []byte) []byte {
 	start := len(b)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Oid))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Prev))
-	b = append(b, byte(r.Kind), 0, 0, 0)
+	flags := byte(0)
+	if r.Blob != nil {
+		flags |= flagBlob
+	}
+	b = append(b, byte(r.Kind), flags, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, r.Size)
 	crc := crc32.Checksum(b[start:], castagnoli)
-	tail := r.Data
-	if r.Kind == RecordPayload {
-		tail = binary.BigEndian.AppendUint32(nil, r.Payload)
-		tail = binary.BigEndian.AppendUint64(tail, uint64(r.Span.Offset))
-	} else {
-		r.Span = Span{uint32(start), uint32(recordHeaderSize + len(tail))}
+	b = append(b, 0, 0, 0, 0) // the checksum's place
+	if r.Blob != nil {
+		b = append(b, r.Blob.ID[:]...)
+		b = binary.BigEndian.AppendUint64(b, uint64(r.Blob.Size))
 	}
-	b = binary.BigEndian.AppendUint32(b, crc32.Update(crc, castagnoli, tail))
-	return append(b, tail...)
+	switch r.Kind {
+	case RecordData:
+		b = append(b, r.Data...)
+	case RecordPayload:
+		b = binary.BigEndian.AppendUint32(b, r.Payload)
+		b = binary.BigEndian.AppendUint64(b, uint64(r.Span.Offset))
+	case RecordShared:
+		b = binary.BigEndian.AppendUint64(b, uint64(r.Source))
+	}
+	tail := b[start+recordHeaderSize:]
+	binary.BigEndian.PutUint32(b[start+recordHeaderSize-crc32.Size:], crc32.Update(crc, castagnoli, tail))
+	if r.Kind != RecordPayload {
+		r.Span = Span{uint32(start), uint32(len(b) - start)}
+	}
+	return b
 }
 
 // head reads the head of a transaction and returns the number of records.
@@ -169,19 +199,7 @@ func (r *reader) head() (*Transaction, int, error) {
 	if r.err == nil && crc != crc32.Checksum(all[:want], castagnoli) {
 		return nil, 0, r.corrupt("the checksum of a transaction's head does not match")
 	}
-	t.Head = Span{uint32(start), uint32(r.at - start)}
 	return t, int(n), r.err
-}
-
-// DecodeHead reads the head of a transaction from its span of a log object;
-// the records stay away.
-func DecodeHead(name string, span Span, b []byte) (*Transaction, error) {
-	r := &reader{name: name, b: b, at: int(span.Offset)}
-	t, _, err := r.head()
-	if err != nil {
-		return nil, err
-	}
-	return t, r.end()
 }
 
 func (r *reader) transaction() (*Transaction, error) {
@@ -209,35 +227,46 @@ func (r *reader) record() (rec Record, err error) {
 	rec.Oid = zodb.Oid(r.uint64())
 	rec.Prev = zodb.Tid(r.uint64())
 	rec.Kind = RecordKind(r.byte())
-	r.zero(3)
+	flags := r.byte()
+	r.zero(2)
 	rec.Size = r.uint32()
 	crc := r.uint32()
 	if r.err != nil {
 		return rec, r.err
 	}
 	want := crc32.Checksum(all[:recordHeaderSize-crc32.Size], castagnoli)
-	var tail []byte
+	if flags&^flagBlob != 0 {
+		return rec, r.corrupt("unknown flags of a record %#02x", flags)
+	}
+	if flags&flagBlob != 0 {
+		rec.Blob = &BlobRef{ID: r.id(), Size: int64(r.uint64())}
+		if r.err == nil && (rec.Blob.Size < 0 || rec.Kind == RecordDeletion) {
+			return rec, r.corrupt("a record of kind %d with a blob of %d bytes", rec.Kind, rec.Blob.Size)
+		}
+	}
 	switch rec.Kind {
 	case RecordData:
-		tail = r.bytes(rec.Size)
-		rec.Data = tail
+		rec.Data = r.bytes(rec.Size)
 	case RecordDeletion:
 		if rec.Size != 0 {
 			return rec, r.corrupt("a deletion with %d bytes of data", rec.Size)
 		}
 	case RecordPayload:
-		if tail = r.bytes(payloadRefSize); tail != nil {
-			rec.Payload = binary.BigEndian.Uint32(tail)
-			at := binary.BigEndian.Uint64(tail[4:])
-			if at > MaxObjectSize || rec.Size > MaxData {
-				return rec, r.corrupt("a record lies at offset %d of a payload object", at)
-			}
-			rec.Span = Span{uint32(at), recordHeaderSize + rec.Size}
+		rec.Payload = r.uint32()
+		at := r.uint64()
+		if at > MaxObjectSize || rec.Size > MaxData {
+			return rec, r.corrupt("a record lies at offset %d of a payload object", at)
 		}
+		rec.Span = Span{uint32(at), recordHeaderSize + rec.Size}
+	case RecordShared:
+		rec.Source = zodb.Tid(r.uint64())
 	default:
 		return rec, r.corrupt("unknown kind of record %d", rec.Kind)
 	}
-	if r.err == nil && crc != crc32.Update(want, castagnoli, tail) {
+	if r.err != nil {
+		return rec, r.err
+	}
+	if tail := all[recordHeaderSize : r.at-start]; crc != crc32.Update(want, castagnoli, tail) {
 		return rec, r.corrupt("the checksum of the record of object %s does not match", rec.Oid)
 	}
 	if rec.Kind != RecordPayload {
@@ -262,18 +291,21 @@ func DecodeRecord(name string, span Span, b []byte, oid zodb.Oid) ([]byte, error
 
 // EncodePayload returns the bytes of a payload object that holds the data of
 // the records, and turns them into records of kind RecordPayload that point to
-// it. index is what its place in Transaction.Payloads will be.
+// it. index is what its place in Transaction.Payloads will be. Blobs are named
+// in the log only.
 func EncodePayload(db DatabaseID, id PayloadID, index int, records []*Record) []byte {
 	size := payloadStartSize + sha256.Size
 	for _, rec := range records {
-		size += rec.encodedSize()
+		size += recordHeaderSize + len(rec.Data)
 	}
 	b := appendStart(make([]byte, 0, size), payloadMagic, len(records))
 	b = append(b, db[:]...)
 	b = append(b, id[:]...)
 	for _, rec := range records {
+		blob := rec.Blob
+		rec.Blob = nil
 		b = rec.append(b)
-		rec.Kind, rec.Data, rec.Payload = RecordPayload, nil, uint32(index)
+		rec.Kind, rec.Data, rec.Payload, rec.Blob = RecordPayload, nil, uint32(index), blob
 	}
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)
@@ -302,7 +334,3 @@ func DecodePayload(name string, b []byte) (DatabaseID, PayloadID, []Record, erro
 func (t *Transaction) String() string {
 	return fmt.Sprintf("transaction %s (%d records)", t.Tid, len(t.Records))
 }
-
-// DataSize returns the number of bytes of data in a record that takes up size
-// bytes.
-func DataSize(size uint32) int64 { return max(0, int64(size)-recordHeaderSize) }

@@ -62,7 +62,7 @@ func (p *Position) advance(db DatabaseID, o *Object) error {
 		return bad("its last tid %s lies below %s of the slot before", o.LastTid, p.LastTid)
 	}
 	for _, e := range o.Entries {
-		if e.Txn.Tid <= p.LastTid {
+		if e.Txn != nil && e.Txn.Tid <= p.LastTid {
 			return bad("tid %s does not lie above %s", e.Txn.Tid, p.LastTid)
 		}
 	}
@@ -253,7 +253,17 @@ func readObject(ctx context.Context, b bucket.Bucket, name string) (o *Object, e
 		o, err = Decode(name, data)
 		return err
 	})
-	return o, err
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range o.Entries {
+		if e.Pack != nil {
+			if err := e.Pack.read(ctx, b, o.Database); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return o, nil
 }
 
 // Walk reads the log of a bucket that holds a database from its first object

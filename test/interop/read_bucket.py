@@ -21,9 +21,12 @@ import sys
 MAX_OBJECT = 256 << 20
 MAX_META = 1 << 20
 MAX_PAYLOADS = 1 << 16
+MAX_LISTS = 1 << 16
 
-TRANSACTION, SEAL = 1, 2
-DATA, DELETION, REFERENCE = 1, 2, 3
+TRANSACTION, SEAL, PACK = 1, 2, 3
+DATA, DELETION, REFERENCE, SHARED = 1, 2, 3, 4
+HAS_BLOB = 1
+PACKED = b"p"
 
 LOG_NAME = re.compile(r"log/([0-9a-f]{16})/([0-9a-f]{16})")
 
@@ -97,6 +100,7 @@ class LogObject:
     last_tid: int
     digest: bytes
     transactions: list
+    packs: list
     seal: "Seal | None"
 
 
@@ -104,6 +108,13 @@ class LogObject:
 class Seal:
     next_epoch: int
     leader: str
+
+
+@dataclasses.dataclass
+class Pack:
+    tid: int
+    at: int
+    lists: list
 
 
 @dataclasses.dataclass
@@ -123,9 +134,12 @@ class Record:
     replaces: int  # the serial of the revision before, 0 for none
     kind: int
     size: int
-    data: "bytes | None"  # None for a deletion, and for a reference not yet resolved
+    data: "bytes | None"  # None for a deletion, and while it is elsewhere
     payload: int = 0
     offset: int = 0
+    source: int = 0  # the serial of the revision whose data it shares
+    blob: "bytes | None" = None
+    blob_size: int = 0
 
 
 # -- parsing
@@ -195,19 +209,30 @@ def parse_log_object(name, data):
         name=name, database=cursor.take(16), epoch=cursor.u64(), slot=cursor.u64(),
         put_id=cursor.take(16), chain=cursor.take(32), log_start=cursor.u64(),
         checkpoint=cursor.u64(), settled=cursor.u64(), oid_mark=cursor.u64(),
-        last_tid=cursor.u64(), digest=digest, transactions=[], seal=None)
+        last_tid=cursor.u64(), digest=digest, transactions=[], packs=[], seal=None)
     for _ in range(entries):
         kind = cursor.take(1)[0]
         cursor.zero(3)
         body = cursor.sub(cursor.u32())
         if kind == TRANSACTION:
             found.transactions.append(parse_transaction(body))
+        elif kind == PACK:
+            found.packs.append(parse_pack(body))
         elif kind == SEAL and entries == 1:
             found.seal = Seal(body.u64(), body.take(body.u32()).decode())
             body.done()
         else:
             raise body.damaged(f"an entry of kind {kind} among {entries}")
     cursor.done()
+    return found
+
+
+def parse_pack(body):
+    tid, at, lists = body.u64(), body.u64(), body.u32()
+    if lists > MAX_LISTS:
+        raise body.damaged(f"a pack with {lists} lists")
+    found = Pack(tid, at, [body.take(16) for _ in range(lists)])
+    body.done()
     return found
 
 
@@ -235,22 +260,26 @@ def parse_transaction(body):
 
 def parse_record(cursor):
     start = cursor.at
-    oid, replaces, kind = cursor.u64(), cursor.u64(), cursor.take(1)[0]
-    cursor.zero(3)
+    oid, replaces, kind, flags = cursor.u64(), cursor.u64(), *cursor.take(2)
+    cursor.zero(2)
     size = cursor.u32()
     head = cursor.data[start:cursor.at]
     crc = cursor.u32()
     record = Record(oid, replaces, kind, size, None)
+    tail = cursor.at
+    if flags & ~HAS_BLOB or flags and kind == DELETION:
+        raise cursor.damaged(f"a record of kind {kind} with flags {flags:#04x}")
+    if flags & HAS_BLOB:
+        record.blob, record.blob_size = cursor.take(16), cursor.u64()
     if kind == DATA:
-        tail = record.data = cursor.take(size)
-    elif kind == DELETION and size == 0:
-        tail = b""
+        record.data = cursor.take(size)
     elif kind == REFERENCE:
-        tail = cursor.take(12)
-        record.payload, record.offset = struct.unpack(">IQ", tail)
-    else:
+        record.payload, record.offset = cursor.u32(), cursor.u64()
+    elif kind == SHARED:
+        record.source = cursor.u64()
+    elif kind != DELETION or size != 0:
         raise cursor.damaged(f"a record of kind {kind} and {size} bytes")
-    if crc32c(head, tail) != crc:
+    if crc32c(head, cursor.data[tail:cursor.at]) != crc:
         raise cursor.damaged(f"the CRC-32C of a record of object {oid:016x} does not match")
     return record
 
@@ -331,16 +360,54 @@ class Database:
         return None
 
     def transactions(self):
-        """All transactions, in order, with the data of their records."""
-        for found in self.log():
-            for transaction in found.transactions:
-                for record in transaction.records:
-                    if record.kind == REFERENCE:
-                        record.data = self.resolve(transaction, record)
-                yield transaction
+        """All transactions, in order, with the data of their records.
+
+        What packs have dropped is left out.
+        """
+        log = list(self.log())
+        dropped, packed = set(), 0
+        for pack in (pack for found in log for pack in found.packs):
+            packed = max(packed, pack.tid)
+            for name in pack.lists:
+                dropped.update(self.listed(name))
+        places = {}  # of the data of each revision
+        for transaction in (t for found in log for t in found.transactions):
+            for record in transaction.records:
+                place = transaction, record
+                if record.kind == SHARED:
+                    place = places.get((record.oid, record.source))
+                    if place is None:
+                        raise Damaged(f"transaction {transaction.tid:016x}: object "
+                                      f"{record.oid:016x} shares the data of "
+                                      f"{record.source:016x}, which is not there")
+                places[record.oid, transaction.tid] = place
+        for transaction in (t for found in log for t in found.transactions):
+            kept = [record for record in transaction.records
+                    if (record.oid, transaction.tid) not in dropped]
+            if not kept and transaction.records:
+                continue
+            for record in kept:
+                record.data = self.resolve(*places[record.oid, transaction.tid])
+            if transaction.tid <= packed:
+                transaction = dataclasses.replace(transaction, status=PACKED)
+            yield dataclasses.replace(transaction, records=kept)
+
+    def listed(self, name):
+        """What a list of a pack has dropped: pairs of oid and serial."""
+        name_, data = f"pack/{name.hex()}", self.read(f"pack/{name.hex()}")
+        if data is None:
+            raise Damaged(f"{name_} is missing, and a pack names it")
+        cursor, count, _ = open_file(name_, data, b"s3zpck\r\n")
+        if cursor.take(16) != self.format.database or cursor.take(16) != name:
+            raise cursor.damaged("it is another list, or of another database")
+        found = [(cursor.u64(), cursor.u64()) for _ in range(count)]
+        cursor.done()
+        return found
 
     def resolve(self, transaction, record):
-        """The data of a record that is in a payload object."""
+        """The data of a record, also where it is in a payload object."""
+        if record.kind != REFERENCE:
+            return record.data
         name = f"payload/{transaction.payloads[record.payload].hex()}"
         if record.offset > MAX_OBJECT:
             raise Damaged(f"{name}: a record at offset {record.offset}")

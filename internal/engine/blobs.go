@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"s3storage/internal/blob"
+	"s3storage/internal/txlog"
+	"s3storage/internal/zodb"
+)
+
+// uploads knows the payload objects and blobs that are put for transactions
+// which are not settled. No sweep deletes them.
+type uploads struct {
+	mu struct {
+		sync.Mutex
+		names map[string]struct{}
+	}
+}
+
+// add takes note of an object before anything of it is put.
+func (u *uploads) add(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.mu.names[name] = struct{}{}
+}
+
+func (u *uploads) remove(name string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.mu.names, name)
+}
+
+func (u *uploads) has(name string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	_, ok := u.mu.names[name]
+	return ok
+}
+
+// forget is called when the transaction is settled.
+func (u *uploads) forget(t *transaction) {
+	for _, id := range t.txn.Payloads {
+		u.remove(id.Name())
+	}
+	for _, b := range t.blobs {
+		u.remove(b.name())
+	}
+}
+
+// An upload is a zodb.BlobUpload.
+type upload struct {
+	e   *Engine
+	out *blob.Upload
+
+	done chan struct{} // nil until a transaction takes it over; closed when the blob stands or failed
+	size int64
+	err  error
+}
+
+// NewBlob implements zodb.Storage.
+func (e *Engine) NewBlob() (zodb.BlobUpload, error) {
+	if err := e.ReadOnly(); err != nil {
+		return nil, err
+	}
+	u := &upload{e: e, out: blob.NewUpload(e.janitor.ctx, e.bucket, e.format.Database)}
+	e.uploads.add(u.name()) // the object cannot stand before Finish
+	return u, nil
+}
+
+func (u *upload) name() string { return u.out.ID().Name() }
+
+// Write implements io.Writer.
+func (u *upload) Write(p []byte) (int, error) { return u.out.Write(p) }
+
+// Abort implements zodb.BlobUpload.
+func (u *upload) Abort() {
+	if u.done == nil {
+		u.discard()
+	}
+}
+
+// discard deletes what was put, behind the caller's back: that may take time.
+func (u *upload) discard() {
+	u.e.janitor.wg.Go(func() {
+		if u.done != nil {
+			<-u.done
+		}
+		if err := u.out.Abort(); err != nil && u.e.janitor.ctx.Err() == nil {
+			u.e.opts.Logger.Warn("could not delete an aborted blob; a sweep will", "object", u.name(), "err", err)
+		}
+		u.e.uploads.remove(u.name())
+	})
+}
+
+// finish has the blob completed while the client goes on.
+func (u *upload) finish() {
+	u.done = make(chan struct{})
+	u.e.janitor.wg.Go(func() {
+		defer close(u.done)
+		u.size, u.err = u.out.Finish()
+	})
+}
+
+// finished waits until the blob stands.
+func (u *upload) finished(ctx context.Context) error {
+	select {
+	case <-u.done:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if u.err != nil {
+		return fmt.Errorf("storing a blob: %w", u.err)
+	}
+	return nil
+}
+
+// ref is how the log names the blob, once it stands.
+func (u *upload) ref() *txlog.BlobRef { return &txlog.BlobRef{ID: u.out.ID(), Size: u.size} }
+
+// StoreBlob implements zodb.Transaction.
+func (t *transaction) StoreBlob(oid zodb.Oid, serial zodb.Tid, data []byte, b zodb.BlobUpload) error {
+	u, ok := b.(*upload)
+	if !ok || u.e != t.e || u.done != nil {
+		return fmt.Errorf("the blob of object %s is no open upload to this storage", oid)
+	}
+	err := t.change(change{
+		Record: txlog.Record{Oid: oid, Prev: serial, Kind: txlog.RecordData, Data: data},
+		blob:   u,
+	})
+	if err != nil {
+		u.discard()
+		return err
+	}
+	t.blobs = append(t.blobs, u)
+	u.finish()
+	return nil
+}
+
+// LoadBlob implements zodb.Storage.
+func (e *Engine) LoadBlob(ctx context.Context, oid zodb.Oid, serial zodb.Tid) (io.ReadCloser, error) {
+	e.state.RLock()
+	_, err := e.atLocked(oid, serial)
+	b := e.state.extras[txlog.Dropped{Oid: oid, Serial: serial}].blob
+	e.state.RUnlock()
+	if err != nil {
+		return nil, err
+	}
+	if b == nil {
+		return nil, &zodb.POSKeyError{Oid: oid}
+	}
+	return blob.Open(ctx, e.bucket, e.disk, e.format.Database, b.ID, b.Size), nil
+}
+
+// discard deletes the payload objects and blobs of a transaction that will not
+// be part of the log. What could not be deleted is left to a sweep.
+func (t *transaction) discard() {
+	for _, u := range t.blobs {
+		u.discard()
+	}
+	for _, id := range t.txn.Payloads {
+		t.e.janitor.wg.Go(func() {
+			if err := t.e.bucket.Delete(t.e.janitor.ctx, id.Name()); err != nil && t.e.janitor.ctx.Err() == nil {
+				t.e.opts.Logger.Warn("could not delete the data of an aborted transaction; a sweep will",
+					"object", id.Name(), "err", err)
+			}
+			t.e.uploads.remove(id.Name())
+		})
+	}
+}

@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"s3storage/internal/bucket"
+	"s3storage/internal/index"
+	"s3storage/internal/pydata"
+	"s3storage/internal/txlog"
+	"s3storage/internal/zodb"
+)
+
+// Pack implements zodb.Storage. One pack runs at a time, others wait for it.
+func (e *Engine) Pack(ctx context.Context, tid zodb.Tid) error {
+	select {
+	case e.packing <- struct{}{}:
+		defer func() { <-e.packing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := e.ReadOnly(); err != nil {
+		return err
+	}
+	start := time.Now()
+	e.state.RLock()
+	tid = min(tid, e.state.last)
+	packed := e.state.packed
+	e.state.RUnlock()
+	log := e.opts.Logger.With("bucket", e.bucket.Properties().Location, "to", tid.Time().Format(time.RFC3339))
+	if tid <= packed {
+		log.Info("nothing to pack: the database was packed to a later time", "packed", packed.Time().Format(time.RFC3339))
+		return nil
+	}
+	log.Info("packing", "collect garbage", !e.opts.NoPackGC)
+	dropped, written, err := e.pack(ctx, tid)
+	if err != nil {
+		outcome := "nothing was dropped"
+		if written {
+			outcome = "whether anything was dropped will be known when the database is opened again"
+		}
+		err = fmt.Errorf("packing %s: %w; %s", e.bucket.Properties().Location, err, outcome)
+		log.Error("pack failed", "err", err)
+		return err
+	}
+	log.Info("packed", "revisions", dropped, "took", time.Since(start).Round(time.Millisecond))
+	return nil
+}
+
+// pack finds what to drop and drops it. It returns how many revisions that were,
+// and whether it got as far as the log.
+func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written bool, err error) {
+	p, err := e.plan(ctx, tid)
+	if err != nil {
+		return 0, false, err
+	}
+	entry := &txlog.Pack{Tid: tid}
+	defer func() {
+		for _, id := range entry.Lists {
+			e.uploads.remove(id.Name())
+		}
+	}()
+	for {
+		// Transactions went on meanwhile.
+		if err := p.catchUp(ctx); err != nil {
+			return 0, false, err
+		}
+		if drop := p.dropped(); !slices.Equal(drop, entry.Dropped) {
+			entry.Dropped = drop // lists that were written before are left to a sweep
+			entry.NameLists()
+			for _, id := range entry.Lists {
+				e.uploads.add(id.Name())
+			}
+			if err := entry.WriteLists(ctx, e.bucket, e.format.Database); err != nil {
+				return 0, false, err
+			}
+		}
+		if len(entry.Dropped) == 0 {
+			return 0, false, nil
+		}
+		packs, ok, err := e.appendPack(entry, p)
+		if err != nil {
+			return 0, false, err
+		}
+		if ok {
+			// Never given up: it is in the log, or will be unless the lead is lost.
+			err := e.await(context.WithoutCancel(ctx), func() bool { return e.state.packs >= packs })
+			return len(entry.Dropped), true, err
+		}
+		if err := bucket.Sleep(ctx, 10*time.Millisecond); err != nil {
+			return 0, false, err
+		}
+	}
+}
+
+// appendPack puts the pack into the log, unless a transaction that is not
+// settled, or is about to share data, may need what is dropped. packs is the
+// number of packs that there will be then.
+func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool, err error) {
+	e.seq.Lock()
+	defer e.seq.Unlock()
+	if e.seq.readOnly != nil {
+		return 0, false, e.seq.readOnly
+	}
+	if e.seq.sharing > 0 {
+		return 0, false, nil
+	}
+	for pin := range e.seq.pins {
+		if _, drops := slices.BinarySearchFunc(entry.Dropped, pin, cmpDropped); drops {
+			return 0, false, nil
+		}
+	}
+	for tid, t := range e.seq.finishing {
+		if tid <= p.seen {
+			continue
+		}
+		for i := range t.txn.Records {
+			if needs, err := p.mayNeed(&t.txn.Records[i]); needs || err != nil {
+				return 0, false, err
+			}
+		}
+	}
+	// What was settled since p caught up is no longer among the finishing.
+	e.state.RLock()
+	last := e.state.last
+	e.state.RUnlock()
+	if last > p.seen {
+		return 0, false, nil
+	}
+	entry.At = e.opts.Now().Truncate(time.Second)
+	e.log.AppendPack(entry)
+	e.seq.packs++
+	return e.seq.packs, true, nil
+}
+
+func cmpDropped(a, b txlog.Dropped) int {
+	if a.Oid != b.Oid {
+		return cmp.Compare(a.Oid, b.Oid)
+	}
+	return cmp.Compare(a.Serial, b.Serial)
+}
+
+// A packPlan is what a pack to a time would drop, as far as it has looked.
+//
+// Of each object the revision that was current at the time, and all later
+// ones, stay; so does an older one whose data a later one shares, as FileStorage
+// has it. With garbage collection, a current revision stays only if the object
+// can be reached: over current revisions from the root, or from any later
+// revision. (FileStorage follows only later revisions that share older data. It
+// loses objects that were unreachable at the time and are referred to later.)
+type packPlan struct {
+	e    *Engine
+	tid  zodb.Tid
+	seen zodb.Tid // transactions up to this are accounted for
+
+	old     []txlog.Dropped         // to be dropped in any case
+	current map[zodb.Oid]zodb.Tid   // the serials of those that stay if they can be reached
+	refs    map[zodb.Oid][]zodb.Oid // what these refer to
+	reached map[zodb.Oid]struct{}   // of current
+}
+
+// plan looks at every object.
+func (e *Engine) plan(ctx context.Context, tid zodb.Tid) (*packPlan, error) {
+	p := &packPlan{
+		e: e, tid: tid,
+		current: make(map[zodb.Oid]zodb.Tid),
+		refs:    make(map[zodb.Oid][]zodb.Oid),
+		reached: make(map[zodb.Oid]struct{}),
+	}
+	e.state.Lock()
+	p.seen = e.state.last
+	oids := e.state.index.Oids()
+	e.state.Unlock()
+
+	var scan []scanned
+	for some := range slices.Chunk(oids, 1024) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		e.state.RLock()
+		for _, oid := range some {
+			scan = p.objectLocked(oid, scan)
+		}
+		e.state.RUnlock()
+	}
+	if e.opts.NoPackGC {
+		clear(p.current)
+		return p, nil
+	}
+	if _, ok := p.current[0]; !ok && len(p.current) > 0 && !slices.ContainsFunc(scan, func(s scanned) bool { return s.later }) {
+		return nil, errors.New("the database has no root object (oid 0) at that time, so that all of it would be garbage; " +
+			"pack without garbage collection, or to another time")
+	}
+	var later []zodb.Oid
+	err := e.scan(ctx, scan, func(s scanned, refs []zodb.Oid) {
+		if s.later {
+			later = append(later, refs...)
+		} else {
+			p.refs[s.oid] = refs
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.reach([]zodb.Oid{0})
+	p.reach(later)
+	return p, nil
+}
+
+// objectLocked decides about the revisions of one object, and adds those whose
+// references count to scan.
+func (p *packPlan) objectLocked(oid zodb.Oid, scan []scanned) []scanned {
+	e := p.e
+	all := e.state.index.Revisions(oid)
+	after, _ := slices.BinarySearchFunc(all, p.tid+1, func(r index.Revision, tid zodb.Tid) int { return cmp.Compare(r.Serial, tid) })
+	shared := make(map[zodb.Tid]bool)
+	for _, r := range all[after:] {
+		if source := e.state.extras[txlog.Dropped{Oid: oid, Serial: r.Serial}].source; source != zodb.NoTid {
+			shared[source] = true
+		}
+		if r.Serial <= p.seen && !r.Deleted() {
+			scan = append(scan, scanned{oid, r, true})
+		}
+	}
+	for i, r := range all[:after] {
+		switch {
+		case shared[r.Serial]:
+			if !r.Deleted() {
+				scan = append(scan, scanned{oid, r, true})
+			}
+		case i == after-1 && !r.Deleted():
+			p.current[oid] = r.Serial
+			scan = append(scan, scanned{oid, r, false})
+		default:
+			p.old = append(p.old, txlog.Dropped{Oid: oid, Serial: r.Serial})
+		}
+	}
+	return scan
+}
+
+// reach marks what can be reached from the objects, themselves included.
+func (p *packPlan) reach(todo []zodb.Oid) {
+	for len(todo) > 0 {
+		oid := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if !p.garbage(oid) {
+			continue
+		}
+		p.reached[oid] = struct{}{}
+		todo = append(todo, p.refs[oid]...)
+		delete(p.refs, oid)
+	}
+}
+
+// garbage tells whether the object would be dropped.
+func (p *packPlan) garbage(oid zodb.Oid) bool {
+	if _, ok := p.current[oid]; !ok {
+		return false
+	}
+	_, reached := p.reached[oid]
+	return !reached
+}
+
+// catchUp looks at the transactions that were settled since.
+func (p *packPlan) catchUp(ctx context.Context) error {
+	e := p.e
+	var scan []scanned
+	e.state.RLock()
+	first, _ := slices.BinarySearchFunc(e.state.txns, p.seen+1, byTid)
+	for _, s := range e.state.txns[first:] {
+		for _, oid := range s.oids {
+			if r, ok := e.state.index.At(oid, s.tid); ok && !r.Deleted() {
+				scan = append(scan, scanned{oid, r, true})
+			}
+			source := e.state.extras[txlog.Dropped{Oid: oid, Serial: s.tid}].source
+			p.old = slices.DeleteFunc(p.old, func(d txlog.Dropped) bool { return source != zodb.NoTid && d.Oid == oid && d.Serial == source })
+			if source != zodb.NoTid && p.current[oid] == source {
+				p.reach([]zodb.Oid{oid})
+			}
+		}
+	}
+	p.seen = e.state.last
+	e.state.RUnlock()
+	if e.opts.NoPackGC {
+		return nil
+	}
+	return e.scan(ctx, scan, func(_ scanned, refs []zodb.Oid) { p.reach(refs) })
+}
+
+// mayNeed tells whether a record that is not settled refers to what the plan
+// would drop, or cannot tell without reading.
+func (p *packPlan) mayNeed(rec *txlog.Record) (bool, error) {
+	switch {
+	case rec.Kind == txlog.RecordDeletion || p.e.opts.NoPackGC && rec.Kind != txlog.RecordShared:
+		return false, nil
+	case rec.Kind != txlog.RecordData:
+		return true, nil
+	}
+	refs, err := pydata.References(rec.Data)
+	return slices.ContainsFunc(refs, p.garbage), err
+}
+
+// dropped returns all revisions to be dropped, in order.
+func (p *packPlan) dropped() []txlog.Dropped {
+	all := slices.Clone(p.old)
+	for oid, serial := range p.current {
+		if !p.e.opts.NoPackGC && p.garbage(oid) {
+			all = append(all, txlog.Dropped{Oid: oid, Serial: serial})
+		}
+	}
+	slices.SortFunc(all, cmpDropped)
+	return all
+}
