@@ -25,7 +25,7 @@ func serve(t testing.TB) (address string, storage *storagetest.Memory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storage = storagetest.NewMemory("memory", time.Now)
+	storage = storagetest.NewMemory("memory", time.Now, storagetest.References)
 	s := zeo.NewServer(map[string]zodb.Storage{"1": storage}, zeo.Options{Logger: slog.New(slog.DiscardHandler)})
 	served := make(chan error)
 	go func() { served <- s.Serve(l) }()
@@ -209,7 +209,7 @@ func TestAServerThatGoesAwayIsAnError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	storage := storagetest.NewMemory("memory", time.Now)
+	storage := storagetest.NewMemory("memory", time.Now, storagetest.References)
 	s := zeo.NewServer(map[string]zodb.Storage{"1": storage}, zeo.Options{Logger: slog.New(slog.DiscardHandler)})
 	go s.Serve(l)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -12,7 +12,7 @@ import (
 
 // Conformance runs every promise of zodb.Storage, zodb.Observer,
 // zodb.Transaction and zodb.CachedLoader against storages that open returns,
-// each of them empty and writable.
+// each of them empty and writable, and with a grace period of zero.
 func Conformance(t *testing.T, open func(t *testing.T) zodb.Storage) {
 	for _, c := range []struct {
 		name string
@@ -42,6 +42,53 @@ func Conformance(t *testing.T, open func(t *testing.T) zodb.Storage) {
 		{"abort after finish does nothing", abortAfterFinish},
 		{"abort can be repeated", abortTwice},
 		{"no update is lost", noLostUpdates},
+
+		{"undo brings back the state before", undoChange},
+		{"undo of a creation", undoCreation},
+		{"undo of a deletion", undoDeletion},
+		{"undo of an undo", undoUndo},
+		{"several undos in one transaction", undoSeveral},
+		{"undo beside stores", undoBesideStores},
+		{"undo shares the data", undoSharesTheData},
+		{"a conflict in undo is resolved by a store", undoConflictResolved},
+		{"a conflict in undo is not resolved", undoConflictUnresolved},
+		{"undo that is impossible names the objects", undoImpossible},
+		{"undo cannot be combined with a store of the object", undoWithOwnChanges},
+		{"undo of what a later state has brought back", undoOfWhatCameBack},
+		{"undo of no transaction", undoOfUnknown},
+		{"undo locks its objects", undoLocks},
+		{"the undo log is newest first", undoLogIsNewestFirst},
+
+		{"iteration over ranges of tids", iterationOverRanges},
+		{"iteration tells all", iterationTellsAll},
+		{"iteration while commits go on", iterationWhileCommitsGoOn},
+		{"records outlive the step to the next transaction", recordsOutliveNext},
+		{"the next object is one that exists", nextObjectSkipsDeleted},
+
+		{"a deleted object is gone", deletedIsGone},
+		{"deletion conflicts with changes", deleteConflicts},
+		{"restore keeps tids", restoreKeepsTids},
+		{"restore doubts the source", restoreDoubtsTheSource},
+		{"restore goes only forward", restoreOnlyForward},
+		{"a store under a given tid", storeUnderATid},
+
+		{"blobs come back", blobsComeBack},
+		{"several blobs at once", severalBlobsAtOnce},
+		{"blobs go through undo", blobsThroughUndo},
+		{"a blob is kept when a conflict is resolved", blobKeptInConflict},
+		{"a blob after a store of the same record", blobAfterStore},
+		{"aborted blobs are gone", abortedBlobs},
+
+		{"pack drops old revisions", packDropsOldRevisions},
+		{"pack drops garbage", packDropsGarbage},
+		{"pack drops deletions", packDropsDeletions},
+		{"pack drops blobs", packDropsBlobs},
+		{"pack keeps what later revisions need", packKeepsWhatIsNeeded},
+		{"pack keeps data that a later undo shares", packKeepsSharedData},
+		{"pack ends undo", packEndsUndo},
+		{"a pack that drops nothing changes nothing", packThatDropsNothing},
+		{"pack stops at what it cannot read", packStopsAtWhatItCannotRead},
+		{"pack while commits go on", packWhileCommitsGoOn},
 
 		{"observers hear of others' commits in order", observersHearInOrder},
 		{"an observer that left hears nothing", unsubscribed},

@@ -4,6 +4,7 @@
 package storagetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -15,42 +16,63 @@ import (
 
 // Memory is a zodb.Storage, and a zodb.CachedLoader, in memory. One mutex guards
 // everything; commits happen, and observers hear of them, while it is held.
+// Where the contract leaves room it does what FileStorage does. What a pack
+// drops is gone at once: its grace period is zero.
 type Memory struct {
-	name string
-	now  func() time.Time
+	name       string
+	now        func() time.Time
+	references func(data []byte) ([]zodb.Oid, error)
 
 	mu struct {
 		sync.Mutex
 		readOnly  error
 		last      zodb.Tid
 		nextOid   zodb.Oid
-		objects   map[zodb.Oid][]revision // oldest first
-		commits   []*commit               // oldest first
+		objects   map[zodb.Oid][]*record // oldest first
+		txns      []*txn                 // oldest first, as far as no pack has dropped them
+		commits   []*zodb.Commit         // oldest first, all of them
 		size      int64
 		observers []zodb.Observer
 		writers   map[zodb.Oid]*memoryTxn
 		readers   map[zodb.Oid]map[*memoryTxn]struct{}
+		voted     map[*memoryTxn]struct{}
 		released  chan struct{} // closed when locks are let go
 		stats     zodb.Stats
 	}
 }
 
-type revision struct {
-	serial zodb.Tid
-	data   []byte
-	in     *commit
+// A txn is a committed transaction. It never changes: a pack makes new ones.
+type txn struct {
+	tid     zodb.Tid
+	meta    zodb.TxnMeta
+	records []*record
 }
 
-type commit struct {
-	zodb.Commit
-	meta zodb.TxnMeta
+// A record is a revision of an object. It never changes.
+type record struct {
+	oid   zodb.Oid
+	tid   zodb.Tid
+	data  []byte   // nil where the object does not exist any more
+	share zodb.Tid // the revision of which it is a copy, or NoTid
+	blob  *memoryBlob
+	meta  zodb.TxnMeta
 }
 
-// NewMemory returns an empty storage that tells time by now.
-func NewMemory(name string, now func() time.Time) *Memory {
-	m := &Memory{name: name, now: now}
+// size is how many bytes of data the record has of its own.
+func (r *record) size() int64 {
+	if r.share != zodb.NoTid {
+		return 0
+	}
+	return int64(len(r.data))
+}
+
+// NewMemory returns an empty storage that tells time by now. A pack asks
+// references for the objects that a record refers to.
+func NewMemory(name string, now func() time.Time, references func(data []byte) ([]zodb.Oid, error)) *Memory {
+	m := &Memory{name: name, now: now, references: references}
 	m.mu.nextOid = 1 // 0 is the root's
-	m.mu.objects = map[zodb.Oid][]revision{}
+	m.mu.objects = map[zodb.Oid][]*record{}
+	m.mu.voted = map[*memoryTxn]struct{}{}
 	m.mu.writers = map[zodb.Oid]*memoryTxn{}
 	m.mu.readers = map[zodb.Oid]map[*memoryTxn]struct{}{}
 	m.mu.released = make(chan struct{})
@@ -111,54 +133,55 @@ func (m *Memory) LoadBeforeCached(oid zodb.Oid, tid zodb.Tid) (rev zodb.Revision
 	if len(revs) == 0 {
 		return rev, false, true, &zodb.POSKeyError{Oid: oid}
 	}
-	i, _ := slices.BinarySearchFunc(revs, tid, func(r revision, t zodb.Tid) int { return cmpTid(r.serial, t) })
+	i, _ := slices.BinarySearchFunc(revs, tid, func(r *record, t zodb.Tid) int { return cmp.Compare(r.tid, t) })
 	if i == 0 {
 		return rev, false, true, nil
 	}
-	rev = zodb.Revision{Data: revs[i-1].data, Serial: revs[i-1].serial}
+	if revs[i-1].data == nil {
+		return rev, false, true, &zodb.POSKeyError{Oid: oid}
+	}
+	rev = zodb.Revision{Data: revs[i-1].data, Serial: revs[i-1].tid}
 	if i < len(revs) {
-		rev.Next = revs[i].serial
+		rev.Next = revs[i].tid
 	}
 	return rev, true, true, nil
-}
-
-func cmpTid(a, b zodb.Tid) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // LoadSerial implements zodb.Storage.
 func (m *Memory) LoadSerial(_ context.Context, oid zodb.Oid, serial zodb.Tid) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, r := range m.mu.objects[oid] {
-		if r.serial == serial {
-			return r.data, nil
-		}
+	if r := m.revisionLocked(oid, serial); r != nil && r.data != nil {
+		return r.data, nil
 	}
 	return nil, &zodb.POSKeyError{Oid: oid}
+}
+
+func (m *Memory) revisionLocked(oid zodb.Oid, serial zodb.Tid) *record {
+	for _, r := range m.mu.objects[oid] {
+		if r.tid == serial {
+			return r
+		}
+	}
+	return nil
 }
 
 // GetTid implements zodb.Storage.
 func (m *Memory) GetTid(_ context.Context, oid zodb.Oid) (zodb.Tid, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if tid := m.currentLocked(oid); tid != zodb.NoTid {
-		return tid, nil
+	if r := m.currentLocked(oid); r != nil && r.data != nil {
+		return r.tid, nil
 	}
 	return zodb.NoTid, &zodb.POSKeyError{Oid: oid}
 }
 
-func (m *Memory) currentLocked(oid zodb.Oid) zodb.Tid {
+// currentLocked returns the newest revision, which may be a deletion, or nil.
+func (m *Memory) currentLocked(oid zodb.Oid) *record {
 	if revs := m.mu.objects[oid]; len(revs) > 0 {
-		return revs[len(revs)-1].serial
+		return revs[len(revs)-1]
 	}
-	return zodb.NoTid
+	return nil
 }
 
 // History implements zodb.Storage.
@@ -174,7 +197,7 @@ func (m *Memory) History(_ context.Context, oid zodb.Oid, size int) ([]zodb.TxnI
 		if len(entries) >= size {
 			break
 		}
-		entries = append(entries, zodb.TxnInfo{Tid: r.serial, Meta: r.in.meta, Size: int64(len(r.data))})
+		entries = append(entries, zodb.TxnInfo{Tid: r.tid, Meta: r.meta, Size: r.size()})
 	}
 	return entries, nil
 }
@@ -233,7 +256,7 @@ func (m *Memory) Unsubscribe(obs zodb.Observer) {
 }
 
 // Begin implements zodb.Storage.
-func (m *Memory) Begin(meta zodb.TxnMeta, _ zodb.Tid, origin zodb.Observer) (zodb.Transaction, error) {
+func (m *Memory) Begin(meta zodb.TxnMeta, tid zodb.Tid, origin zodb.Observer) (zodb.Transaction, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.mu.readOnly != nil {
@@ -241,30 +264,36 @@ func (m *Memory) Begin(meta zodb.TxnMeta, _ zodb.Tid, origin zodb.Observer) (zod
 	}
 	m.mu.stats.ActiveTxns++
 	return &memoryTxn{
-		m: m, meta: meta, origin: origin,
-		stores: map[zodb.Oid]int{}, checks: map[zodb.Oid]zodb.Tid{},
+		m: m, meta: meta, tid: tid, origin: origin,
+		last: map[zodb.Oid]int{}, checks: map[zodb.Oid]zodb.Tid{}, unmerged: map[zodb.Oid]bool{},
 		ended: make(chan struct{}),
 	}, nil
 }
 
 // commitLocked makes the transaction part of the database and tells everybody.
-func (m *Memory) commitLocked(t *memoryTxn) *commit {
-	tid := max(zodb.TidAt(m.now()), m.mu.last+1)
-	c := &commit{meta: t.meta}
-	c.Tid = tid
-	for _, w := range t.writes {
-		m.mu.objects[w.oid] = append(m.mu.objects[w.oid], revision{serial: tid, data: w.data, in: c})
-		m.mu.size += int64(len(w.data))
-		m.mu.nextOid = max(m.mu.nextOid, w.oid+1)
-		c.Oids = append(c.Oids, w.oid)
+func (m *Memory) commitLocked(t *memoryTxn) *zodb.Commit {
+	tid := t.tid
+	if tid == zodb.NoTid {
+		tid = max(zodb.TidAt(m.now()), m.mu.last+1)
+	}
+	done := &txn{tid: tid, meta: t.meta}
+	c := &zodb.Commit{Tid: tid}
+	for _, r := range t.records {
+		r.tid, r.meta = tid, t.meta
+		done.records = append(done.records, r)
+		m.mu.objects[r.oid] = append(m.mu.objects[r.oid], r)
+		m.mu.size += r.size()
+		m.mu.nextOid = max(m.mu.nextOid, r.oid+1)
+		c.Oids = append(c.Oids, r.oid)
 	}
 	c.Info = m.infoLocked()
 	m.mu.last = tid
+	m.mu.txns = append(m.mu.txns, done)
 	m.mu.commits = append(m.mu.commits, c)
 	m.mu.stats.Commits++
 	for _, obs := range m.mu.observers {
 		if obs != t.origin {
-			obs.Committed(&c.Commit)
+			obs.Committed(c)
 		}
 	}
 	return c

@@ -8,12 +8,12 @@ import (
 )
 
 func TestMemoryKeepsThePromises(t *testing.T) {
-	Conformance(t, func(*testing.T) zodb.Storage { return NewMemory("memory", time.Now) })
+	Conformance(t, func(*testing.T) zodb.Storage { return NewMemory("memory", time.Now, References) })
 }
 
 func TestATidIsNeverGivenTwiceThoughTheClockStands(t *testing.T) {
 	Conformance(t, func(*testing.T) zodb.Storage {
 		now := time.Now()
-		return NewMemory("memory", func() time.Time { return now })
+		return NewMemory("memory", func() time.Time { return now }, References)
 	})
 }

@@ -24,7 +24,7 @@ func serveForClient(t testing.TB, enc Encoding) (address string, storage *storag
 	if err != nil {
 		t.Fatal(err)
 	}
-	storage = storagetest.NewMemory("memory", time.Now)
+	storage = storagetest.NewMemory("memory", time.Now, storagetest.References)
 	s := NewServer(map[string]zodb.Storage{"1": storage}, Options{Encoding: enc, Logger: slog.New(slog.DiscardHandler)})
 	served := make(chan error)
 	go func() { served <- s.Serve(l) }()
