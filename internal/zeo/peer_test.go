@@ -59,7 +59,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func newMemory() *storagetest.Memory { return storagetest.NewMemory("memory", time.Now, storagetest.References) }
+func newMemory() *storagetest.Memory {
+	return storagetest.NewMemory("memory", time.Now, storagetest.References)
+}
 
 func serve(t *testing.T, storage zodb.Storage, opts Options) *testServer {
 	t.Helper()
