@@ -80,7 +80,26 @@ func TestWhatBreaksTheProtocolEndsTheConnection(t *testing.T) {
 		{"a store in another transaction", both, begun(tell("storea", oid, nil, []byte(""), 6)), classTransaction},
 		{"a check in another transaction", both, begun(tell("checkCurrentSerialInTransaction", oid, tid, 6)), classTransaction},
 		{"an undo in another transaction", both, begun(tell("undoa", []byte("x"), 6)), classTransaction},
-		{"a blob without a transaction", both, tell("storeBlobEnd", oid, tid, []byte(""), 5), classTransaction},
+		{"a deletion in another transaction", both, begun(tell("deleteObject", oid, tid, 6)), classTransaction},
+		{"a restore in another transaction", both, begun(tell("restorea", oid, tid, nil, nil, 6)), classTransaction},
+		{"a restore of text", both, begun(tell("restorea", oid, tid, "text", nil, 5)), "must be bytes"},
+		{"an undo of a number", both, begun(tell("undoa", 7, 5)), "must be bytes"},
+		{"a begin with a short tid", both, tell("tpc_begin", 5, []byte(""), []byte(""), Dict{}, []byte("short"), " "), "8 bytes"},
+		{"a blob without a transaction", both, func(p *peer) {
+			p.tell("storeBlobStart")
+			p.tell("storeBlobEnd", oid, tid, []byte(""), 5)
+		}, classTransaction},
+		{"a blob that did not start", both, begun(tell("storeBlobEnd", oid, tid, []byte(""), 5)), "without storeBlobStart"},
+		{"a chunk of no blob", both, begun(tell("storeBlobChunk", []byte("x"))), "without storeBlobStart"},
+		{"a chunk of text", both, begun(func(p *peer) {
+			p.tell("storeBlobStart")
+			p.tell("storeBlobChunk", "x")
+		}), "must be bytes"},
+		{"two blobs at once", both, begun(func(p *peer) {
+			p.tell("storeBlobStart")
+			p.tell("storeBlobStart")
+		}), "twice"},
+		{"iterators that are none", both, tell("iterator_gc", 7), "must be list"},
 		{"a store after the vote", both, begun(func(p *peer) {
 			p.want("vote", 5)
 			p.tell("storea", oid, nil, []byte(""), 5)

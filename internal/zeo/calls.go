@@ -48,53 +48,25 @@ var methods = map[string]method{
 	"server_status":                   {0, 0, (*conn).serverStatus},
 	"set_client_label":                {1, 1, (*conn).setLabel},
 
-	"pack":                  {1, 2, missing("pack")},
-	"undoLog":               {2, 2, missing("undo")},
-	"undoInfo":              {2, 3, missing("undo")},
-	"record_iternext":       {0, 1, missing("iteration")},
-	"iterator_start":        {2, 2, missing("iteration")},
-	"iterator_next":         {1, 1, missing("iteration")},
-	"iterator_record_start": {2, 2, missing("iteration")},
-	"iterator_record_next":  {1, 1, missing("iteration")},
-	"iterator_gc":           {1, 1, func(*conn, *call) (any, error) { return nil, nil }},
-	"sendBlob":              {2, 2, missing("blob support")},
+	"pack":                  {1, 2, (*conn).pack},
+	"undoLog":               {2, 2, (*conn).undoLog},
+	"undoInfo":              {2, 3, (*conn).undoInfo},
+	"record_iternext":       {0, 1, (*conn).recordIternext},
+	"iterator_start":        {2, 2, (*conn).iteratorStart},
+	"iterator_next":         {1, 1, (*conn).iteratorNext},
+	"iterator_record_start": {2, 2, (*conn).iteratorRecordStart},
+	"iterator_record_next":  {1, 1, (*conn).iteratorRecordNext},
+	"iterator_gc":           {1, 1, (*conn).iteratorGC},
+	"sendBlob":              {2, 2, (*conn).sendBlob},
 
-	"undoa":           {2, 2, missingInVote(1, unsupported("undo"))},
-	"restorea":        {5, 5, missingInVote(4, unsupported("restore"))},
-	"deleteObject":    {3, 3, missingInVote(2, unsupported("deleteObject"))},
+	"undoa":           {2, 2, (*conn).undoa},
+	"restorea":        {5, 5, (*conn).restorea},
+	"deleteObject":    {3, 3, (*conn).deleteObject},
 	"storeBlobStart":  {0, 0, (*conn).storeBlobStart},
-	"storeBlobChunk":  {1, 1, func(*conn, *call) (any, error) { return nil, nil }},
-	"storeBlobEnd":    {4, 4, missingInVote(3, unsupported("blob support"))},
-	"storeBlobShared": {5, 5, missingInVote(4, errSharedBlobs)},
+	"storeBlobChunk":  {1, 1, (*conn).storeBlobChunk},
+	"storeBlobEnd":    {4, 4, (*conn).storeBlobEnd},
+	"storeBlobShared": {5, 5, (*conn).storeBlobShared},
 }
-
-var errSharedBlobs = &Error{classUnsupported, Tuple{
-	"this server keeps blobs in a bucket and shares no directory with its clients: " +
-		"configure `shared-blob-dir false` in the client's <zeoclient>"}}
-
-// unsupported is the error about a part of the protocol that is not there yet.
-func unsupported(what string) *Error {
-	return &Error{classUnsupported, Tuple{what + " is not in this version of s3storage yet; it comes in a later one"}}
-}
-
-func missing(what string) func(*conn, *call) (any, error) {
-	return func(*conn, *call) (any, error) { return nil, unsupported(what) }
-}
-
-// missingInVote makes the vote of the transaction named by the i-th argument
-// fail: these calls are one-way.
-func missingInVote(i int, err *Error) func(*conn, *call) (any, error) {
-	return func(c *conn, k *call) (any, error) {
-		t, err2 := c.writable(k, i)
-		if err2 == nil {
-			t.spoil(err)
-		}
-		return nil, err2
-	}
-}
-
-// storeBlobStart names no transaction: storeBlobEnd does.
-func (c *conn) storeBlobStart(*call) (any, error) { return nil, nil }
 
 // call answers one call. An error ends the connection.
 func (c *conn) call(m *Message, owned bool) error {
@@ -198,13 +170,24 @@ func (c *conn) getInfo(*call) (any, error) {
 		{"length", info.Objects},
 		{"size", info.Size},
 		{"name", info.Name},
-		{"supportsUndo", false},
-		{"supports_record_iternext", false},
-		{"interfaces", Tuple{
-			Tuple{"ZODB.interfaces", "IStorage"},
-			Tuple{"zope.interface", "Interface"},
-		}},
+		{"supportsUndo", true},
+		{"supports_record_iternext", true},
+		{"interfaces", interfaces},
 	}, nil
+}
+
+// interfaces are those of a FileStorage with blobs, in the order in which the
+// reference server lists them.
+var interfaces = Tuple{
+	Tuple{"ZODB.interfaces", "IBlobStorageRestoreable"},
+	Tuple{"ZODB.interfaces", "IBlobStorage"},
+	Tuple{"ZODB.interfaces", "IStorageRestoreable"},
+	Tuple{"ZODB.interfaces", "IStorageIteration"},
+	Tuple{"ZODB.interfaces", "IStorageUndoable"},
+	Tuple{"ZODB.interfaces", "IStorageCurrentRecordIteration"},
+	Tuple{"ZODB.interfaces", "IExternalGC"},
+	Tuple{"ZODB.interfaces", "IStorage"},
+	Tuple{"zope.interface", "Interface"},
 }
 
 func (c *conn) lastTransaction(*call) (any, error) { return c.storage.LastTransaction(), nil }

@@ -3,7 +3,6 @@ package zeo
 import (
 	"encoding/json"
 	"math"
-	"strings"
 	"testing"
 
 	"s3storage/internal/zodb"
@@ -27,8 +26,7 @@ func TestReadsCallByCall(t *testing.T) {
 		wantValue(t, p.want("register", "1", false), make([]byte, 8))
 		wantValue(t, p.want("get_info"), Dict{
 			{"length", int64(0)}, {"size", int64(0)}, {"name", "memory"},
-			{"supportsUndo", false}, {"supports_record_iternext", false},
-			{"interfaces", Tuple{Tuple{"ZODB.interfaces", "IStorage"}, Tuple{"zope.interface", "Interface"}}},
+			{"supportsUndo", true}, {"supports_record_iternext", true}, {"interfaces", interfaces},
 		})
 		wantValue(t, p.want("lastTransaction"), make([]byte, 8))
 		wantValue(t, p.want("ping"), nil)
@@ -280,50 +278,6 @@ type errReadOnlyForTest struct{}
 
 func (errReadOnlyForTest) Error() string { return "a follower, for the test" }
 func (errReadOnlyForTest) Unwrap() error { return zodb.ErrReadOnly }
-
-func TestWhatIsMissingIsSaid(t *testing.T) {
-	s := serve(t, newMemory(), Options{})
-	p := s.client(Z5)
-	for _, call := range [][]any{
-		{"pack", 1.5, true}, {"undoLog", 0, -20}, {"undoInfo", 0, -20, nil},
-		{"record_iternext", nil}, {"iterator_start", nil, nil}, {"iterator_next", 0},
-		{"iterator_record_start", 0, zodb.Tid(1)}, {"iterator_record_next", 0},
-		{"sendBlob", zodb.Oid(1), zodb.Tid(1)},
-	} {
-		e := p.wantError(classUnsupported, call[0].(string), call[1:]...)
-		if !strings.Contains(e.Error(), "comes in a later") {
-			t.Error(e)
-		}
-	}
-	p.tell("iterator_gc", List{1, 2})
-	for _, call := range [][]any{
-		{"undoa", []byte("BA0x0G9JHRE="), 4},
-		{"restorea", zodb.Oid(1), zodb.Tid(1), []byte("x"), nil, 4},
-		{"deleteObject", zodb.Oid(1), zodb.Tid(1), 4},
-		{"storeBlobEnd", zodb.Oid(1), zodb.Tid(1), []byte("x"), 4},
-		{"storeBlobShared", zodb.Oid(1), zodb.Tid(1), []byte("x"), "f", 4},
-	} {
-		name := call[0].(string)
-		p.begin(4)
-		if name == "storeBlobEnd" {
-			p.tell("storeBlobStart")
-			p.tell("storeBlobChunk", []byte("chunk"))
-		}
-		p.tell(name, call[1:]...)
-		p.tell("storea", zodb.Oid(2), nil, []byte("x"), 4)
-		e := p.wantError(classUnsupported, "vote", 4)
-		if name == "storeBlobShared" && !strings.Contains(e.Error(), "`shared-blob-dir false`") {
-			t.Error(e)
-		}
-		p.want("tpc_abort", 4)
-	}
-	p.tell("tpc_begin", 4, []byte(""), []byte(""), Dict{}, zodb.Tid(3), " ")
-	p.tell("storea", zodb.Oid(2), nil, []byte("x"), 4)
-	p.wantError(classUnsupported, "vote", 4)
-	if n := s.storage.Stats(); n.ActiveTxns != 0 || n.Commits != 0 {
-		t.Errorf("%+v", n)
-	}
-}
 
 func TestStatus(t *testing.T) {
 	s := serve(t, newMemory(), Options{})

@@ -46,6 +46,7 @@ type Client struct {
 
 	last          atomic.Uint64
 	invalidations atomic.Int64
+	receiving     atomic.Int32 // blobs that were asked for
 
 	// out gathers frames to be sent. Its lock is held while they are written.
 	out struct {
@@ -61,6 +62,7 @@ type Client struct {
 		calls map[int64]chan clientReply
 		loads map[loadKey]*clientLoad
 		spare *clientLoad
+		blobs map[blobKey]*clientBlob
 	}
 }
 
@@ -337,8 +339,8 @@ func (c *Client) take(frame []byte, owned bool) error {
 			c.advance(zodb.Tid(binary.BigEndian.Uint64(b)))
 			return nil
 		}
-		if _, ok := cut(frame, c.heads.oneWay); ok {
-			return nil // info, blobs
+		if _, ok := cut(frame, c.heads.oneWay); ok && c.receiving.Load() == 0 {
+			return nil // info
 		}
 	}
 	if reply, ok := c.enc.DecodeLoadBeforeReply(frame); ok {
@@ -352,8 +354,11 @@ func (c *Client) take(frame []byte, owned bool) error {
 		return err
 	}
 	if !m.IsReply() {
-		if m.Name == "invalidateTransaction" {
+		switch m.Name {
+		case "invalidateTransaction":
 			return c.invalidate(m.Args.(Tuple))
+		case "receiveBlobStart", "receiveBlobChunk", "receiveBlobStop":
+			return c.receive(m.Name, m.Args.(Tuple))
 		}
 		return nil
 	}

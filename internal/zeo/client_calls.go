@@ -67,13 +67,18 @@ func (c *Client) Storea(oid zodb.Oid, serial zodb.Tid, data []byte, id int64) er
 	return c.oneWay("storea", Tuple{oid, serial, data, id})
 }
 
+// Undoa takes back what the transaction undone did.
+func (c *Client) Undoa(undone zodb.Tid, id int64) error {
+	return c.oneWay("undoa", Tuple{undoID(undone), id})
+}
+
 // CheckCurrent makes the vote fail unless the object still has the serial.
 func (c *Client) CheckCurrent(oid zodb.Oid, serial zodb.Tid, id int64) error {
 	return c.oneWay("checkCurrentSerialInTransaction", Tuple{oid, serial, id})
 }
 
 // Vote asks whether the transaction can be committed. It returns the objects
-// that the server has resolved, or the conflicts that it leaves to the client, who
+// that the server has resolved or undone, or the conflicts that it leaves to the client, who
 // may merge the states, store the results over Committed and vote again.
 func (c *Client) Vote(id int64) (resolved []zodb.Oid, conflicts []zodb.Conflict, err error) {
 	v, err := c.call("vote", Tuple{id})

@@ -37,7 +37,9 @@ type conn struct {
 	ctx    context.Context // done when the connection is at its end
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
-	slots  chan struct{}
+	slots  chan struct{} // for reads of the storage
+
+	asked, streams chan struct{} // for blobs that are to be sent, and are being sent
 
 	// After the handshake.
 	enc Encoding
@@ -49,6 +51,7 @@ type conn struct {
 	news     *news
 	readOnly bool
 	label    string
+	upload   *upload // the blob that is arriving, or nil
 
 	draining   atomic.Bool
 	registered atomic.Pointer[string] // name, for others to see
@@ -57,6 +60,11 @@ type conn struct {
 		sync.Mutex
 		txn       *txn // the one begun last, nil when it is at its end
 		finishing int  // transactions handed to Finish, not yet done
+		streams   int  // blobs of which the client has a part
+
+		partial      map[blobKey]int64 // of blobs that were broken off, the bytes sent
+		iterators    map[int64]*iterator
+		nextIterator int64
 	}
 }
 
@@ -67,6 +75,9 @@ func newConn(s *Server, nc net.Conn) *conn {
 		log:    s.opts.Logger.With("peer", peerName(nc)),
 		frames: NewFrameReader(nc, maxHello),
 		slots:  make(chan struct{}, maxTasks),
+
+		asked:   make(chan struct{}, maxAsked),
+		streams: make(chan struct{}, maxStreams),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = newOutbox(nc, s.opts.MaxInvalidations, c.cancel)
@@ -95,6 +106,7 @@ func (c *conn) serve() {
 	if c.storage != nil {
 		c.storage.Unsubscribe(c)
 	}
+	c.dropUpload()
 	aborted := c.abandon()
 	c.tasks.Wait()
 	<-c.out.finished
@@ -188,11 +200,11 @@ func (c *conn) take(frame []byte, owned bool) error {
 	return err
 }
 
-// drain hangs up unless a transaction was voted for.
+// drain hangs up unless a transaction was voted for, or a blob is being sent.
 func (c *conn) drain() {
 	c.draining.Store(true)
 	c.mu.Lock()
-	busy := c.mu.finishing > 0 || c.mu.txn != nil && c.mu.txn.state == txnVoted
+	busy := c.mu.finishing > 0 || c.mu.streams > 0 || c.mu.txn != nil && c.mu.txn.state == txnVoted
 	c.mu.Unlock()
 	if !busy {
 		c.out.end()
@@ -220,16 +232,17 @@ func (c *conn) fail(id ID, err error) {
 	c.out.add(frame)
 }
 
-// acquire takes a slot for a task, waiting until there is one.
-func (c *conn) acquire() error {
+// acquire takes a slot, waiting until there is one. The reading goroutine waits
+// with it.
+func (c *conn) acquire(slots chan struct{}) error {
 	select {
-	case c.slots <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	default:
 	}
 	c.out.flush()
 	select {
-	case c.slots <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	case <-c.ctx.Done():
 		return c.ctx.Err()
@@ -238,7 +251,7 @@ func (c *conn) acquire() error {
 
 // task runs f, which may wait for the storage, in a goroutine.
 func (c *conn) task(f func()) error {
-	if err := c.acquire(); err != nil {
+	if err := c.acquire(c.slots); err != nil {
 		return err
 	}
 	c.tasks.Go(func() {

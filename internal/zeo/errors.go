@@ -30,8 +30,12 @@ const (
 	classReadConflict = "ZODB.POSException.ReadConflictError"
 	classConflict     = "ZODB.POSException.ConflictError"
 	classTransaction  = "ZODB.POSException.StorageTransactionError"
+	classMultipleUndo = "ZODB.POSException.MultipleUndoErrors"
 	classType         = "builtins.TypeError"
+	classKey          = "builtins.KeyError"
 
+	classUndo        = "ZODB.POSException.UndoError"
+	classException   = "builtins.Exception"
 	classValue       = "builtins.ValueError"
 	classStorage     = "ZODB.POSException.StorageError"
 	classUnsupported = "ZODB.POSException.Unsupported"
@@ -42,20 +46,28 @@ const (
 func ErrorFrom(err error) *Error {
 	var own *Error
 	var key *zodb.POSKeyError
-	var conflict *zodb.ReadConflictError
+	var readConflict *zodb.ReadConflictError
+	var conflict *zodb.ConflictError
+	var undo *zodb.UndoError
+	var undos *zodb.MultipleUndoErrors
 	var state *zodb.TransactionError
 	switch {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &key):
 		return &Error{classPOSKey, Tuple{key.Oid}}
+	case errors.As(err, &readConflict):
+		return conflictError(classReadConflict, "database read conflict error", zodb.ConflictError(*readConflict))
 	case errors.As(err, &conflict):
-		return &Error{classReadConflict, Dict{
-			{"message", "database read conflict error"},
-			{"oid", conflict.Oid},
-			{"class_name", nil},
-			{"serials", Tuple{conflict.Committed, conflict.Read}},
-		}}
+		return conflictError(classConflict, "database conflict error", *conflict)
+	case errors.As(err, &undo):
+		return &Error{classUndo, Dict{{"_reason", undo.Reason}, {"_oid", nil}}}
+	case errors.As(err, &undos):
+		errs := List{}
+		for _, e := range undos.Errs {
+			errs = append(errs, Tuple{e.Oid, e.Reason})
+		}
+		return &Error{classMultipleUndo, Dict{{"_errs", errs}}}
 	case errors.As(err, &state):
 		return &Error{classTransaction, Tuple{state.Reason}}
 	case errors.Is(err, zodb.ErrReadOnly):
@@ -64,6 +76,15 @@ func ErrorFrom(err error) *Error {
 		return &Error{classUnsupported, Tuple{err.Error()}}
 	}
 	return &Error{classStorage, Tuple{err.Error()}}
+}
+
+func conflictError(class, message string, e zodb.ConflictError) *Error {
+	return &Error{class, Dict{
+		{"message", message},
+		{"oid", e.Oid},
+		{"class_name", nil},
+		{"serials", Tuple{e.Committed, e.Read}},
+	}}
 }
 
 // AsError reads the arguments of a message whose flag is FlagError: an error of
@@ -109,33 +130,59 @@ func AsError(args any) error {
 			return &zodb.TransactionError{Reason: fmt.Sprint(a...)}
 		}
 	case Dict:
-		if class != classReadConflict {
-			break
-		}
-		var e zodb.ReadConflictError
-		if conflictAttributes(a, &e) {
-			return &e
+		switch class {
+		case classReadConflict:
+			if e, ok := conflictAttributes(a); ok {
+				return (*zodb.ReadConflictError)(&e)
+			}
+		case classConflict:
+			if e, ok := conflictAttributes(a); ok {
+				return &e
+			}
+		case classUndo:
+			reason, _ := a.Get("_reason")
+			return &zodb.UndoError{Reason: fmt.Sprint(reason)}
+		case classMultipleUndo:
+			if e, ok := undoAttributes(a); ok {
+				return &e
+			}
 		}
 	}
 	return own
 }
 
-func conflictAttributes(d Dict, e *zodb.ReadConflictError) bool {
+func conflictAttributes(d Dict) (e zodb.ConflictError, ok bool) {
 	oid, _ := d.Get("oid")
 	serials, _ := d.Get("serials")
 	o, ok1 := oid.([]byte)
 	s, ok2 := serials.(Tuple)
 	if !ok1 || !ok2 || len(s) != 2 {
-		return false
+		return e, false
 	}
 	s0, ok1 := s[0].([]byte)
 	s1, ok2 := s[1].([]byte)
 	if !ok1 || !ok2 {
-		return false
+		return e, false
 	}
 	var err0, err1, err2 error
 	e.Oid, err0 = zodb.OidFrom(o)
 	e.Committed, err1 = zodb.TidFrom(s0)
 	e.Read, err2 = zodb.TidFrom(s1)
-	return err0 == nil && err1 == nil && err2 == nil
+	return e, err0 == nil && err1 == nil && err2 == nil
+}
+
+func undoAttributes(d Dict) (e zodb.MultipleUndoErrors, ok bool) {
+	errs, _ := d.Get("_errs")
+	for _, v := range itemsOf(errs) {
+		pair, _ := v.(Tuple)
+		if len(pair) != 2 {
+			return e, false
+		}
+		oid, err := oidOf(pair[0])
+		if err != nil {
+			return e, false
+		}
+		e.Errs = append(e.Errs, zodb.ObjectUndoError{Oid: oid, Reason: fmt.Sprint(pair[1])})
+	}
+	return e, len(e.Errs) > 0
 }

@@ -15,6 +15,10 @@ const (
 	outboxRoom = 4 << 20 // queued beyond this, the connection is not read from
 	outboxKeep = 1 << 20 // longer buffers are not kept for reuse
 
+	// bulkRoom is how much may be queued for a blob's next chunk to be. What
+	// is queued for another reason waits behind that much and one chunk.
+	bulkRoom = 256 << 10
+
 	// endTimeout is how long a client has to take what is still queued for it
 	// when the server hangs up.
 	endTimeout = 5 * time.Second
@@ -25,18 +29,21 @@ const (
 // takes everything at once and writes it in one go.
 //
 // Invariants: buf and late hold whole frames. While held is set, late takes
-// the invalidations, and nothing else is queued. changes counts the
+// what comes by itself, and nothing else is queued. changes counts the
 // invalidations and the ends of the connection's own transactions queued so
 // far; it changes in the same critical section in which their frames are
 // appended, so a reply that is appended while changes stands where it stood
 // before the storage was asked is behind exactly the invalidations that the
-// storage's answer takes account of (invariant I6 of doc/design.md).
+// storage's answer takes account of (invariant I6 of doc/design.md). A bulk frame
+// is queued only while buf and what is being written hold no more than bulkRoom;
+// those who have one take turns, in the order in which they came.
 type outbox struct {
 	nc       net.Conn
 	maxNews  int
 	cancel   context.CancelFunc // called when the connection is given up
 	work     sync.Cond          // there is something to write, or the end
 	room     sync.Cond          // something was written, or the end
+	turn     chan struct{}      // held by the one who may queue a bulk frame next
 	finished chan struct{}
 
 	mu struct {
@@ -59,7 +66,7 @@ var (
 )
 
 func newOutbox(nc net.Conn, maxNews int, cancel context.CancelFunc) *outbox {
-	o := &outbox{nc: nc, maxNews: maxNews, cancel: cancel, finished: make(chan struct{})}
+	o := &outbox{nc: nc, maxNews: maxNews, cancel: cancel, turn: make(chan struct{}, 1), finished: make(chan struct{})}
 	o.work.L, o.room.L = &o.mu, &o.mu
 	return o
 }
@@ -127,6 +134,38 @@ func (o *outbox) add(frame []byte) {
 		o.work.Signal()
 	}
 	o.mu.Unlock()
+}
+
+// addBulk queues a frame of a blob when it is its turn and little else is queued.
+// It tells why if nothing will be sent any more.
+func (o *outbox) addBulk(frame []byte) error {
+	o.turn <- struct{}{} // those who hold it wait for nothing but the client
+	defer func() { <-o.turn }()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.mu.err == nil && len(o.mu.buf)+o.mu.writing > bulkRoom {
+		o.work.Signal()
+		o.room.Wait()
+	}
+	if o.mu.err == nil {
+		o.mu.buf = append(o.mu.buf, frame...)
+		o.work.Signal()
+	}
+	return o.mu.err
+}
+
+// addInfo queues a one-way message that nobody waits for.
+func (o *outbox) addInfo(frame []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.mu.err != nil:
+	case o.mu.held:
+		o.mu.late = append(o.mu.late, frame...)
+	default:
+		o.mu.buf = append(o.mu.buf, frame...)
+		o.work.Signal()
+	}
 }
 
 // seen returns the count of changes, to be taken before the storage is asked.

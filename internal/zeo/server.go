@@ -52,6 +52,7 @@ type Server struct {
 	news     map[string]*news
 	started  time.Time
 	wg       sync.WaitGroup // one for each connection
+	packs    *packs
 
 	mu struct {
 		sync.Mutex
@@ -86,6 +87,7 @@ func NewServer(storages map[string]zodb.Storage, opts Options) *Server {
 		storages: maps.Clone(storages),
 		news:     map[string]*news{},
 		started:  time.Now(),
+		packs:    newPacks(),
 	}
 	for name := range storages {
 		s.news[name] = &news{}
@@ -179,9 +181,9 @@ func (s *Server) refusedLocked(nc net.Conn) {
 	}
 }
 
-// Shutdown stops taking connections and closes those that hold no voted
-// transaction. The others may finish or abort theirs until ctx is done. It
-// returns ctx's error if any connection had to be cut off.
+// Shutdown stops taking connections, ends packs, and closes connections that hold
+// no voted transaction and are sent no blob. The others may go on with these
+// until ctx is done. It returns ctx's error if any connection had to be cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.mu.closed = true
@@ -193,6 +195,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		conns = append(conns, c)
 	}
 	s.mu.Unlock()
+	s.packs.stop()
 	for _, c := range conns {
 		c.drain()
 	}

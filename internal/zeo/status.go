@@ -100,15 +100,7 @@ func (c *conn) historyEntry(e zodb.TxnInfo) Dict {
 		{"tid", e.Tid},
 		{"size", e.Size},
 	}
-	ext, err := UnpickleDict(e.Meta.Extension)
-	if err == nil {
-		_, err = c.enc.appendValue(nil, ext)
-	}
-	if err != nil {
-		c.log.Debug("history: the extension of a transaction is left out", "tid", e.Tid.String(), "error", err)
-		return own
-	}
-	ext = slices.DeleteFunc(slices.Clone(ext), func(it Item) bool {
+	ext := slices.DeleteFunc(slices.Clone(c.extension(&e)), func(it Item) bool {
 		key, ok := it.Key.(string)
 		if ok {
 			_, ok = own.Get(key)
@@ -116,6 +108,20 @@ func (c *conn) historyEntry(e zodb.TxnInfo) Dict {
 		return ok
 	})
 	return append(ext, own...)
+}
+
+// extension returns the extension of a transaction as the client sent it, or nil
+// if the encoding cannot say it.
+func (c *conn) extension(info *zodb.TxnInfo) Dict {
+	ext, err := UnpickleDict(info.Meta.Extension)
+	if err == nil {
+		_, err = c.enc.appendValue(nil, ext)
+	}
+	if err != nil {
+		c.log.Debug("the extension of a transaction is left out", "tid", info.Tid.String(), "error", err)
+		return nil
+	}
+	return ext
 }
 
 // seconds is the time that a tid stands for as Python tells time, with all the

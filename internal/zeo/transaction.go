@@ -25,7 +25,8 @@ const (
 
 // A txn is the transaction of a connection between tpc_begin and its end.
 type txn struct {
-	id    []byte // the client's, pickled
+	id    []byte   // the client's, pickled
+	tid   zodb.Tid // given by the client, or NoTid
 	inner zodb.Transaction
 
 	// broken is why the vote has to fail: the storage refused something that
@@ -120,9 +121,12 @@ func (c *conn) tpcBegin(k *call) (any, error) {
 		return nil, err
 	}
 	t := &txn{id: id}
-	if len(k.args) > 4 && k.args[4] != nil {
-		t.spoil(unsupported("storing under a given transaction id (restore, copyTransactionsFrom)"))
-	} else if t.inner, err = c.storage.Begin(meta, zodb.NoTid, c); err != nil {
+	if len(k.args) > 4 {
+		if t.tid, err = k.serial(4); err != nil {
+			return nil, err
+		}
+	}
+	if t.inner, err = c.storage.Begin(meta, t.tid, c); err != nil {
 		t.spoil(err)
 	}
 	c.mu.Lock()
@@ -184,7 +188,7 @@ func (c *conn) checkCurrent(k *call) (any, error) {
 // error that the client takes for what it is.
 const maxVotes = 9
 
-// vote(id) -> [], or conflicts for the client to resolve
+// vote(id) -> the oids undone, or conflicts for the client to resolve
 func (c *conn) vote(k *call) (any, error) {
 	t, err := c.current(k, 0)
 	if err != nil {
@@ -213,7 +217,7 @@ func (c *conn) vote(k *call) (any, error) {
 		ballot, err := t.inner.Vote(c.ctx)
 		conflicts := ballot.Conflicts
 		if err == nil && len(conflicts) > 0 && last {
-			err = unresolved(conflicts[0])
+			err = &zodb.ConflictError{Oid: conflicts[0].Oid, Committed: conflicts[0].Committed, Read: conflicts[0].Read}
 		}
 		switch {
 		case err != nil:
@@ -230,7 +234,7 @@ func (c *conn) vote(k *call) (any, error) {
 		case err != nil:
 			c.fail(id, err)
 		default:
-			c.reply(id, conflictList(conflicts))
+			c.reply(id, ballotList(ballot))
 		}
 	})
 	return nil, errLater
@@ -251,10 +255,14 @@ func (c *conn) setState(t *txn, s txnState) {
 	c.mu.Unlock()
 }
 
-// conflictList is what vote answers: the conflicts are the client's to resolve.
-func conflictList(conflicts []zodb.Conflict) List {
+// ballotList is what vote answers. The conflicts are the client's to resolve;
+// of the objects that undo has brought back it does not know the state.
+func ballotList(b zodb.Ballot) any {
+	if len(b.Conflicts) == 0 {
+		return b.Undone
+	}
 	l := List{}
-	for _, x := range conflicts {
+	for _, x := range b.Conflicts {
 		l = append(l, Dict{
 			{"oid", x.Oid},
 			{"serials", Tuple{x.Committed, x.Read}},
@@ -262,16 +270,6 @@ func conflictList(conflicts []zodb.Conflict) List {
 		})
 	}
 	return l
-}
-
-// unresolved is the ConflictError about x.
-func unresolved(x zodb.Conflict) *Error {
-	return &Error{classConflict, Dict{
-		{"message", "database conflict error"},
-		{"oid", x.Oid},
-		{"class_name", nil},
-		{"serials", Tuple{x.Committed, x.Read}},
-	}}
 }
 
 // tpc_finish(id) -> tid
@@ -311,13 +309,9 @@ func (c *conn) finished(id ID, oneWay bool, commit *zodb.Commit, err error) {
 			c.fail(id, err)
 		}
 	} else {
-		// Neither can fail: oids, tids and small numbers.
-		b, _ := c.enc.AppendOneWay(nil, "info", Tuple{Dict{
-			{"length", commit.Info.Objects},
-			{"size", commit.Info.Size},
-		}})
+		b := appendInfo(nil, c.enc, commit.Info)
 		if !oneWay {
-			b, _ = c.enc.AppendReply(b, id, commit.Tid)
+			b, _ = c.enc.AppendReply(b, id, commit.Tid) // a tid always can be sent
 		}
 		c.out.addOwn(b)
 	}
@@ -336,6 +330,7 @@ func (c *conn) tpcAbort(k *call) (any, error) {
 		return nil, notBegun(err)
 	}
 	c.drop(t)
+	c.dropUpload()
 	t.abort()
 	return nil, nil
 }

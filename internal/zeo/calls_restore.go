@@ -1,0 +1,62 @@
+package zeo
+
+import "fmt"
+
+// deleteObject(oid, serial, id)
+func (c *conn) deleteObject(k *call) (any, error) {
+	oid, err := k.oid()
+	if err != nil {
+		return nil, err
+	}
+	serial, err := k.serial(1)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.writable(k, 2)
+	if err != nil || t.broken != nil {
+		return nil, err
+	}
+	if err := t.inner.Delete(oid, serial); err != nil {
+		t.spoil(err)
+	}
+	return nil, nil
+}
+
+// restorea(oid, tid, data or None, source tid or None, id), where tid is the one
+// that tpc_begin has given.
+func (c *conn) restorea(k *call) (any, error) {
+	oid, err := k.oid()
+	if err != nil {
+		return nil, err
+	}
+	tid, err := k.tid(1)
+	if err != nil {
+		return nil, err
+	}
+	var data []byte // nil for a deletion
+	if k.args[2] != nil {
+		if data, err = k.bytes(2, "data"); err != nil {
+			return nil, err
+		}
+	}
+	source, err := k.serial(3)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.writable(k, 4)
+	if err != nil || t.broken != nil {
+		return nil, err
+	}
+	if tid != t.tid {
+		t.spoil(&Error{classValue, Tuple{fmt.Sprintf(
+			"restore of object %s with tid %s in a transaction that was begun with tid %s", oid, tid, t.tid)}})
+		return nil, nil
+	}
+	if data != nil && !k.owned {
+		data = append(make([]byte, 0, len(data)), data...) // not nil where it is empty
+	}
+	if err := t.inner.Restore(oid, data, source); err != nil {
+		t.spoil(err)
+	}
+	return nil, nil
+}
