@@ -93,7 +93,7 @@ func (c *serveCmd) Run() error {
 	})
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
-		go func() { failed <- server.Serve(l) }()
+		go func() { failed <- server.Serve(l, zeo.Access{}) }()
 	}
 	announce(os.Stdout, listeners, databases)
 
