@@ -55,7 +55,7 @@ var layers = []layer{
 	{dir: "internal/buckettest/s3server", testing: true},
 	{dir: "internal/storagetest", imports: "internal/zodb", testing: true},
 
-	{dir: "cmd/s3storage", imports: "everything", modules: "github.com/alecthomas/kong"},
+	{dir: "cmd/s3storage", imports: "everything", modules: "github.com/alecthomas/kong github.com/youmark/pkcs8"},
 }
 
 // exceptions are the imports of testing packages by product code.

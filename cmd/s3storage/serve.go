@@ -4,13 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -26,11 +23,17 @@ type serveCmd struct {
 	Storage map[string]string `placeholder:"NAME=BUCKET" mapsep:"none" help:"Serve another database under this name. May be given several times."`
 	Listen  []string          `placeholder:"ADDRESS" sep:"none" default:"127.0.0.1:8100" help:"HOST:PORT, [IPv6]:PORT, :PORT for all interfaces, or a path (or unix:PATH) for a socket. May be given several times. Default: ${default}."`
 
-	Msgpack        bool     `help:"Speak msgpack with clients instead of pickles. Every client must have the Python package msgpack."`
-	Memory         byteSize `default:"64MiB" help:"Data to keep in memory, for each database. Default: ${default}."`
-	MaxFrame       byteSize `default:"256MiB" help:"Largest message taken from a client, hence the largest object. Default: ${default}."`
-	MaxConnections int      `default:"0" help:"How many clients may be connected at a time. Default: any number."`
-	StopTimeout    duration `default:"30s" help:"How long clients that have voted may take to finish when the server is told to stop. Default: ${default}."`
+	ReadOnly       bool     `help:"Nobody may write or pack. The server still takes over its buckets, like every other: it is no replica beside one that writes."`
+	ListenReadOnly []string `placeholder:"ADDRESS" sep:"none" help:"One more address, for clients that may only read and must not pack. May be given several times."`
+
+	TLS tlsFlags `embed:"" prefix:"tls-"`
+
+	Msgpack            bool     `help:"Speak msgpack with clients instead of pickles. Every client must have the Python package msgpack."`
+	Memory             byteSize `default:"64MiB" help:"Data to keep in memory, for each database. Default: ${default}."`
+	MaxFrame           byteSize `default:"256MiB" help:"Largest message taken from a client, hence the largest object. Default: ${default}."`
+	MaxConnections     int      `default:"0" help:"How many clients may be connected at a time. Default: any number."`
+	TransactionTimeout duration `help:"How long a client may take from its vote to the end of the transaction. If it takes longer, its connection is closed and the transaction aborted. Default: for ever."`
+	StopTimeout        duration `default:"30s" help:"How long clients that have voted may take to finish when the server is told to stop. Default: ${default}."`
 
 	LogFormat string `enum:"text,json" default:"text" help:"text or json. Default: ${default}."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error. Default: ${default}."`
@@ -46,11 +49,16 @@ func (*serveCmd) Help() string {
   s3storage serve --bucket s3://my-bucket/site
   s3storage serve --bucket 's3://b/site?endpoint=http://127.0.0.1:9000&region=us-east-1&path-style=true'
   s3storage serve --storage main=s3://my-bucket/main --storage temp=mem://
+  s3storage serve --listen :8100 --tls-cert zeo.pem --tls-key zeo-key.pem --tls-client-ca clients.pem
 
 One server at a time writes to a bucket. A second one takes over: the first says
 so in its log and takes no more writes; no transaction is lost.
 
-SIGTERM stops the server in order: transactions that were voted may finish.`
+SIGTERM stops the server in order: transactions that were voted may finish.
+SIGHUP, with --tls-cert, has it read all files of TLS again, for new connections.
+
+A client that may only read gets ReadOnlyError unless its configuration says
+read-only or read-only-fallback.`
 }
 
 // storageName is the name that clients register with unless told otherwise.
@@ -68,12 +76,21 @@ func (c *serveCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 
-	listeners, err := listenAll(c.Listen)
+	certificates, err := openTLS(&c.TLS, logger)
 	if err != nil {
 		return err
 	}
-	defer closeAll(listeners)
-	databases, err := c.open(ctx, logger, listeners[0].Addr())
+	hangup := make(chan os.Signal, 1)
+	if certificates != nil { // else it ends the process, as with other programs
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+	}
+	doors, err := c.openDoors(certificates)
+	if err != nil {
+		return err
+	}
+	defer closeAll(doors)
+	databases, err := c.open(ctx, logger, doors[0].listener.Addr())
 	if err != nil {
 		return err
 	}
@@ -86,23 +103,30 @@ func (c *serveCmd) Run() error {
 		encoding = zeo.M5
 	}
 	server := zeo.NewServer(storages, zeo.Options{
-		Logger:         logger,
-		Encoding:       encoding,
-		MaxFrame:       int(c.MaxFrame),
-		MaxConnections: c.MaxConnections,
+		Logger:             logger,
+		Encoding:           encoding,
+		MaxFrame:           int(c.MaxFrame),
+		MaxConnections:     c.MaxConnections,
+		TransactionTimeout: time.Duration(c.TransactionTimeout),
 	})
-	failed := make(chan error, len(listeners))
-	for _, l := range listeners {
-		go func() { failed <- server.Serve(l) }()
+	failed := make(chan error, len(doors))
+	for _, d := range doors {
+		go func() { failed <- server.Serve(d.listener, d.access) }()
 	}
-	announce(os.Stdout, listeners, databases)
+	announce(os.Stdout, doors, databases)
 
 	var serveErr error
-	select {
-	case <-ctx.Done():
-		logger.Info("stopping: voted transactions may finish", "timeout", time.Duration(c.StopTimeout))
-	case serveErr = <-failed:
-		logger.Error("cannot take connections any more; stopping", "err", serveErr)
+	for running := true; running; {
+		select {
+		case <-hangup:
+			certificates.reload()
+		case <-ctx.Done():
+			logger.Info("stopping: voted transactions may finish", "timeout", time.Duration(c.StopTimeout))
+			running = false
+		case serveErr = <-failed:
+			logger.Error("cannot take connections any more; stopping", "err", serveErr)
+			running = false
+		}
 	}
 	stop() // a second signal ends the process at once
 	return errors.Join(serveErr, c.stop(server, databases, logger))
@@ -190,75 +214,4 @@ func (c *serveCmd) logger() *slog.Logger {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
 	}
 	return slog.New(slog.NewTextHandler(os.Stderr, opts))
-}
-
-// listenAll opens all listeners, or none.
-func listenAll(addresses []string) (listeners []net.Listener, err error) {
-	for _, address := range addresses {
-		l, err := listen(address)
-		if err != nil {
-			closeAll(listeners)
-			return nil, err
-		}
-		listeners = append(listeners, l)
-	}
-	return listeners, nil
-}
-
-func closeAll(listeners []net.Listener) {
-	for _, l := range listeners {
-		l.Close()
-	}
-}
-
-func listen(address string) (net.Listener, error) {
-	path, isUnix := strings.CutPrefix(address, "unix:")
-	if !isUnix && !strings.Contains(address, "/") {
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			return nil, fmt.Errorf("cannot listen on %q: give HOST:PORT, [IPv6]:PORT, :PORT, or a path for a socket", address)
-		}
-		return net.Listen("tcp", address)
-	}
-	l, err := net.Listen("unix", path)
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		return l, err
-	}
-	// A server that was killed leaves its socket behind.
-	if conn, dialErr := net.Dial("unix", path); dialErr == nil {
-		conn.Close()
-		return nil, fmt.Errorf("another server listens on %s: stop it or give another path", path)
-	}
-	if info, statErr := os.Lstat(path); statErr != nil || info.Mode().Type() != os.ModeSocket {
-		return nil, fmt.Errorf("%s exists and is no socket: give another path", path)
-	}
-	if err := os.Remove(path); err != nil {
-		return nil, err
-	}
-	return net.Listen("unix", path)
-}
-
-// announce prints where the server can be reached, and the client
-// configuration to paste.
-func announce(w io.Writer, listeners []net.Listener, databases map[string]database) {
-	names := make([]string, 0, len(databases))
-	for name := range databases {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var servers strings.Builder
-	for _, l := range listeners {
-		fmt.Fprintf(w, "listening on %s\n", l.Addr())
-		fmt.Fprintf(&servers, "    server %s\n", l.Addr())
-	}
-	fmt.Fprintf(w, "\nFor zope.conf:\n")
-	for _, name := range names {
-		fmt.Fprintf(w, `
-<zodb_db main>
-  mount-point /
-  <zeoclient>
-%s    storage %s
-  </zeoclient>
-</zodb_db>
-`, servers.String(), name)
-	}
 }

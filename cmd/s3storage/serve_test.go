@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -160,47 +159,5 @@ func TestInfoOfABucketWithoutDatabaseSaysSo(t *testing.T) {
 	err := (&infoCmd{Bucket: dir}).Run()
 	if err == nil || !strings.Contains(err.Error(), "no s3storage database") || !strings.Contains(err.Error(), dir) {
 		t.Error(err)
-	}
-}
-
-func TestSocketLeftByAKilledServerIsReplaced(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "zeo.sock")
-	l, err := listen("unix:" + path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := listen(path); err == nil || !strings.Contains(err.Error(), "another server") {
-		t.Errorf("a socket in use: %v", err)
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close()
-	l, err = listen(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Close()
-	if err := os.WriteFile(path, []byte("precious"), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := listen(path); err == nil || !strings.Contains(err.Error(), "no socket") {
-		t.Errorf("a file: %v", err)
-	}
-	if _, err := listen("8100"); err == nil || !strings.Contains(err.Error(), "HOST:PORT") {
-		t.Errorf("a bare port: %v", err)
-	}
-}
-
-func TestAnnouncementIsAConfigurationToPaste(t *testing.T) {
-	l, err := listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	var out bytes.Buffer
-	announce(&out, []net.Listener{l}, map[string]database{"1": {}})
-	for _, want := range []string{"listening on " + l.Addr().String() + "\n", "<zeoclient>", "server " + l.Addr().String(), "storage 1"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("%q is not in %q", want, out.String())
-		}
 	}
 }

@@ -28,7 +28,7 @@ func serve(t testing.TB) (address string, storage *storagetest.Memory) {
 	storage = storagetest.NewMemory("memory", time.Now, storagetest.References)
 	s := zeo.NewServer(map[string]zodb.Storage{"1": storage}, zeo.Options{Logger: slog.New(slog.DiscardHandler)})
 	served := make(chan error)
-	go func() { served <- s.Serve(l) }()
+	go func() { served <- s.Serve(l, zeo.Access{}) }()
 	t.Cleanup(func() {
 		s.Shutdown(context.Background())
 		<-served
@@ -211,7 +211,7 @@ func TestAServerThatGoesAwayIsAnError(t *testing.T) {
 	}
 	storage := storagetest.NewMemory("memory", time.Now, storagetest.References)
 	s := zeo.NewServer(map[string]zodb.Storage{"1": storage}, zeo.Options{Logger: slog.New(slog.DiscardHandler)})
-	go s.Serve(l)
+	go s.Serve(l, zeo.Access{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	go func() {

@@ -86,6 +86,8 @@ func (c *conn) call(m *Message, owned bool) error {
 		return violation("there is no method %.100q", m.Name)
 	case c.storage == nil:
 		return violation("%s was called before register", m.Name)
+	case m.Name == "pack" && c.mayOnlyRead != "":
+		answer = func(c *conn, _ *call) (any, error) { return nil, c.onlyReads() }
 	default:
 		answer = meth.answer
 	}
@@ -142,6 +144,9 @@ func (c *conn) register(k *call) (any, error) {
 	storage, ok := c.srv.storages[name]
 	if !ok {
 		return nil, &Error{classValue, Tuple{fmt.Sprintf("unknown storage: %.100s", name)}}
+	}
+	if c.mayOnlyRead != "" && !readOnly {
+		return nil, c.onlyReads()
 	}
 	if err := storage.ReadOnly(); err != nil && !readOnly {
 		return nil, err

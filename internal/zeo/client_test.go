@@ -27,7 +27,7 @@ func serveForClient(t testing.TB, enc Encoding) (address string, storage *storag
 	storage = storagetest.NewMemory("memory", time.Now, storagetest.References)
 	s := NewServer(map[string]zodb.Storage{"1": storage}, Options{Encoding: enc, Logger: slog.New(slog.DiscardHandler)})
 	served := make(chan error)
-	go func() { served <- s.Serve(l) }()
+	go func() { served <- s.Serve(l, Access{}) }()
 	t.Cleanup(func() {
 		s.Shutdown(context.Background())
 		<-served

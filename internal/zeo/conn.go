@@ -29,7 +29,8 @@ const (
 // out, tasks and what mu guards.
 type conn struct {
 	srv    *Server
-	nc     net.Conn
+	nc     net.Conn // a *tls.Conn where the listener asks for TLS
+	access Access
 	log    *slog.Logger
 	frames *FrameReader
 	out    *outbox
@@ -42,7 +43,8 @@ type conn struct {
 	asked, streams chan struct{} // for blobs that are to be sent, and are being sent
 
 	// After the handshake.
-	enc Encoding
+	enc         Encoding
+	mayOnlyRead string // why, "" if it may write too
 
 	// After register.
 	name     string
@@ -68,10 +70,11 @@ type conn struct {
 	}
 }
 
-func newConn(s *Server, nc net.Conn) *conn {
+func newConn(s *Server, nc net.Conn, a Access) *conn {
 	c := &conn{
 		srv:    s,
 		nc:     nc,
+		access: a,
 		log:    s.opts.Logger.With("peer", peerName(nc)),
 		frames: NewFrameReader(nc, maxHello),
 		slots:  make(chan struct{}, maxTasks),
@@ -120,7 +123,11 @@ func (c *conn) logEnd(err error, aborted bool) {
 		log = log.With("transaction", "aborted")
 	}
 	var bad *protocolError
+	var noTLS *tlsError
+	var timeout *timeoutError
 	switch {
+	case errors.As(err, &timeout):
+		log.Error("transaction timeout: the client voted and did not finish; its connection is closed", "timeout", timeout.after)
 	case errors.Is(err, io.EOF), errors.Is(err, errHungUp), errors.Is(err, net.ErrClosed),
 		errors.Is(err, syscall.ECONNRESET): // Python's way of closing what it has not read to the end
 		if c.name == "" {
@@ -130,15 +137,23 @@ func (c *conn) logEnd(err error, aborted bool) {
 		}
 	case errors.As(err, &bad):
 		log.Warn("connection closed: the client broke the protocol", "error", err)
+	case errors.As(err, &noTLS):
+		log.Warn("connection closed: no TLS with this client", "error", err)
 	default:
 		log.Warn("connection lost", "error", err)
 	}
 }
 
 func (c *conn) run() error {
+	if err := c.enter(); err != nil {
+		return err
+	}
 	c.out.add(AppendFrame(nil, []byte(c.srv.opts.Encoding.String())))
 	c.nc.SetReadDeadline(time.Now().Add(c.srv.opts.HandshakeTimeout))
 	hello, _, err := c.frames.Next()
+	if looksLikeTLS(err) {
+		return violation("the client speaks TLS, and this address does not")
+	}
 	if err != nil {
 		return c.readError(err)
 	}

@@ -65,21 +65,33 @@ func newMemory() *storagetest.Memory {
 
 func serve(t *testing.T, storage zodb.Storage, opts Options) *testServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	logged := &logBuffer{}
-	opts.Logger = slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s := &testServer{NewServer(map[string]zodb.Storage{"1": storage}, opts), t, storage, l.Addr(), logged}
-	s.listen(l)
+	s := newTestServer(t, storage, opts)
+	s.addr = s.listenLoopback(Access{})
 	return s
 }
 
+// listenLoopback serves one more address.
+func (s *testServer) listenLoopback(a Access) net.Addr {
+	s.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.listen(l, a)
+	return l.Addr()
+}
+
+// newTestServer returns a server without listeners.
+func newTestServer(t *testing.T, storage zodb.Storage, opts Options) *testServer {
+	logged := &logBuffer{}
+	opts.Logger = slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return &testServer{NewServer(map[string]zodb.Storage{"1": storage}, opts), t, storage, nil, logged}
+}
+
 // listen serves one more listener.
-func (s *testServer) listen(l net.Listener) {
+func (s *testServer) listen(l net.Listener, a Access) {
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
+	go func() { done <- s.Serve(l, a) }()
 	s.t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()

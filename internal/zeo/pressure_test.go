@@ -26,7 +26,7 @@ func TestEveryKindOfListener(t *testing.T) {
 			if err != nil {
 				t.Skip(err)
 			}
-			s.listen(l)
+			s.listen(l, Access{})
 			on := &testServer{s.Server, t, s.storage, l.Addr(), s.logged}
 			p := on.client(Z5)
 			p.commit(zodb.Oid(len(network)+int(network[3])), zodb.NoTid, network)
@@ -234,7 +234,7 @@ func TestShutdownLetsVotedTransactionsFinish(t *testing.T) {
 			if n := s.storage.Stats(); n.ActiveTxns != 0 || (n.Commits == 1) != (end == "tpc_finish") {
 				t.Errorf("%+v", n)
 			}
-			if err := s.Serve(closedListener{}); err != ErrServerClosed {
+			if err := s.Serve(closedListener{}, Access{}); err != ErrServerClosed {
 				t.Error(err)
 			}
 		})
@@ -268,7 +268,7 @@ func TestAPipeWillDoAsConnection(t *testing.T) {
 	l.conns <- server
 	s := NewServer(map[string]zodb.Storage{"1": newMemory()}, Options{})
 	done := make(chan error)
-	go func() { done <- s.Serve(l) }()
+	go func() { done <- s.Serve(l, Access{}) }()
 	p := &peer{t: t, nc: client, enc: Z5, frames: NewFrameReader(client, DefaultMaxFrame)}
 	if hello := p.frame(); string(hello) != "Z5" {
 		t.Fatalf("%q", hello)
@@ -316,7 +316,7 @@ func BenchmarkServeLoads(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			go s.Serve(l)
+			go s.Serve(l, Access{})
 			defer s.Shutdown(context.Background())
 			nc, err := net.Dial("tcp", l.Addr().String())
 			if err != nil {

@@ -2,6 +2,7 @@ package zeo
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"maps"
@@ -36,9 +37,14 @@ type Options struct {
 	// client that does not read before it is disconnected; default: 64 MiB.
 	MaxInvalidations int
 
-	// HandshakeTimeout is how long a client may take for its first frame;
-	// default: 30 s.
+	// HandshakeTimeout is how long a client may take for the TLS handshake,
+	// if there is one, and again for its first frame; default: 30 s.
 	HandshakeTimeout time.Duration
+
+	// TransactionTimeout is how long a client may take from the answer to its
+	// vote to tpc_finish or tpc_abort, before its connection is closed and the
+	// transaction aborted; default: for ever.
+	TransactionTimeout time.Duration
 }
 
 // A Server offers storages to ZEO clients. Each connection has a goroutine
@@ -98,8 +104,8 @@ func NewServer(storages map[string]zodb.Storage, opts Options) *Server {
 }
 
 // Serve takes connections from l until Shutdown, and closes l. It may be called
-// for several listeners at a time.
-func (s *Server) Serve(l net.Listener) error {
+// for several listeners at a time, each with an access of its own.
+func (s *Server) Serve(l net.Listener, a Access) error {
 	defer l.Close()
 	s.mu.Lock()
 	if s.mu.closed {
@@ -118,7 +124,7 @@ func (s *Server) Serve(l net.Listener) error {
 		nc, err := l.Accept()
 		if err == nil {
 			pause = 0
-			s.start(nc)
+			s.start(nc, a)
 			continue
 		}
 		if s.isClosed() {
@@ -141,13 +147,16 @@ func (s *Server) isClosed() bool {
 }
 
 // start serves one connection in the background.
-func (s *Server) start(nc net.Conn) {
+func (s *Server) start(nc net.Conn, a Access) {
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		tcp.SetKeepAliveConfig(net.KeepAliveConfig{
 			Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4,
 		})
 	}
-	c := newConn(s, nc)
+	if a.TLS != nil {
+		nc = tls.Server(nc, a.TLS)
+	}
+	c := newConn(s, nc, a)
 	s.mu.Lock()
 	full := s.opts.MaxConnections > 0 && len(s.mu.conns) >= s.opts.MaxConnections
 	if full {

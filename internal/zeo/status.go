@@ -12,6 +12,10 @@ import (
 // status describes one storage in the words of the reference server.
 func (s *Server) status(name string) Dict {
 	storage := s.storages[name]
+	var timeout any = "stub"
+	if s.opts.TransactionTimeout > 0 {
+		timeout = true
+	}
 	stats := storage.Stats()
 	return Dict{
 		{"connections", s.registered(name)},
@@ -20,12 +24,12 @@ func (s *Server) status(name string) Dict {
 		{"commits", stats.Commits},
 		{"aborts", stats.Aborts},
 		{"active_txns", stats.ActiveTxns},
-		{"lock_time", nil}, // there is no one lock whose time could be told
+		{"lock_time", s.lockTime(name)},
 		{"conflicts", stats.Conflicts},
 		{"conflicts_resolved", 0}, // by clients: it is not known
 		{"start", s.started.Format("Mon Jan _2 15:04:05 2006")},
 		{"waiting", stats.Waiting},
-		{"timeout-thread-is-alive", "stub"},
+		{"timeout-thread-is-alive", timeout},
 		{"last-transaction", storage.LastTransaction().String()},
 	}
 }

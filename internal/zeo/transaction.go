@@ -3,6 +3,7 @@ package zeo
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"s3storage/internal/zodb"
 )
@@ -14,13 +15,15 @@ import (
 //	  |  conflicts    |   error --> (gone)
 //	  +---------------+
 //
-// tpc_abort and the end of the connection lead out of every state.
+// tpc_abort and the end of the connection lead out of every state. A transaction
+// that is voted for too long is timed out, and the connection at its end.
 type txnState int
 
 const (
 	txnOpen txnState = iota
 	txnVoting
 	txnVoted
+	txnTimedOut
 )
 
 // A txn is the transaction of a connection between tpc_begin and its end.
@@ -34,7 +37,10 @@ type txn struct {
 	broken error
 	votes  int // likewise
 
-	state txnState // guarded by conn.mu
+	// Guarded by conn.mu.
+	state   txnState
+	votedAt time.Time
+	timeout *time.Timer // nil if there is no transaction timeout
 }
 
 // abort lets go of everything.
@@ -203,7 +209,7 @@ func (c *conn) vote(k *call) (any, error) {
 	switch {
 	case state == txnVoting:
 		return nil, &zodb.TransactionError{Reason: "Already voting (waiting)"}
-	case state == txnVoted:
+	case state != txnOpen:
 		return nil, &zodb.TransactionError{Reason: "Already voting (locked)"}
 	case t.broken != nil:
 		c.drop(t)
@@ -246,12 +252,16 @@ func (c *conn) drop(t *txn) {
 	if c.mu.txn == t {
 		c.mu.txn = nil
 	}
+	t.stopTimeoutLocked()
 	c.mu.Unlock()
 }
 
 func (c *conn) setState(t *txn, s txnState) {
 	c.mu.Lock()
 	t.state = s
+	if s == txnVoted {
+		c.votedLocked(t)
+	}
 	c.mu.Unlock()
 }
 
@@ -284,6 +294,7 @@ func (c *conn) tpcFinish(k *call) (any, error) {
 		return nil, &zodb.TransactionError{Reason: "tpc_finish without a vote"}
 	}
 	c.mu.txn = nil
+	t.stopTimeoutLocked()
 	c.mu.finishing++
 	c.mu.Unlock()
 	id, oneWay := slices.Clone(k.id), k.oneWay
@@ -341,6 +352,9 @@ func (c *conn) abandon() bool {
 	c.mu.Lock()
 	t := c.mu.txn
 	c.mu.txn = nil
+	if t != nil {
+		t.stopTimeoutLocked()
+	}
 	c.mu.Unlock()
 	if t != nil {
 		t.abort()

@@ -155,7 +155,8 @@ class Server:
     """
 
     def __init__(self, directory, storages, *, listen=None, msgpack=False,
-                 arguments=(), reference=REFERENCE, read_only=False):
+                 arguments=(), reference=REFERENCE, read_only=False,
+                 transaction_timeout=None, tls=None):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         # One unnamed bucket, or {storage name: bucket}.
@@ -168,6 +169,9 @@ class Server:
         self.arguments = list(arguments)
         self.reference = reference
         self.read_only = read_only
+        self.transaction_timeout = transaction_timeout  # whole seconds
+        # {"certificate": path, "key": path, "authenticate": path}, in words of ZEO's.
+        self.tls = tls
         self.process = None
         self.starts = 0
         self.ready_lines = []
@@ -204,6 +208,14 @@ class Server:
                         else ["--bucket", bucket.url])
         if self.msgpack:
             command.append("--msgpack")
+        if self.read_only:
+            command.append("--read-only")
+        if self.transaction_timeout:
+            command += ["--transaction-timeout", f"{self.transaction_timeout}s"]
+        if self.tls:
+            command += ["--tls-cert", self.tls["certificate"],
+                        "--tls-key", self.tls["key"],
+                        "--tls-client-ca", self.tls["authenticate"]]
         return command + self.arguments
 
     def _reference_command(self):
@@ -211,8 +223,12 @@ class Server:
         conf = ["<zeo>", f"  address {listen.removeprefix('unix:')}",
                 "  invalidation-queue-size 10000",
                 f"  msgpack {'true' if self.msgpack else 'false'}",
-                f"  read-only {'true' if self.read_only else 'false'}",
-                "</zeo>"]
+                f"  read-only {'true' if self.read_only else 'false'}"]
+        if self.transaction_timeout:
+            conf.append(f"  transaction-timeout {self.transaction_timeout}")
+        if self.tls:
+            conf += ["  <ssl>", *(f"    {k} {v}" for k, v in self.tls.items()), "  </ssl>"]
+        conf.append("</zeo>")
         for name, bucket in self.storages.items():
             bucket.path.mkdir(parents=True, exist_ok=True)
             conf += [f"<filestorage {name}>",
@@ -250,14 +266,16 @@ class Server:
             except OSError:
                 return False
             return True
-        self.ready_lines = re.findall(r"^listening on (.+)$", self.stdout(), re.M)
+        # For each address what is behind it: TLS, read-only.
+        self.ready_lines = re.findall(
+            r"^listening on (.+?)((?:, (?:TLS|read-only))*)$", self.stdout(), re.M)
         return len(self.ready_lines) >= len(self.listen)
 
     def start(self):
         self.spawn()
         wait_until("the server is ready", self.ready)
         if not self.reference:
-            self.listen = [line.strip() for line in self.ready_lines]
+            self.listen = [address for address, _ in self.ready_lines[:len(self.listen)]]
         return self
 
     def terminate(self):

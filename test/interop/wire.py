@@ -35,8 +35,10 @@ class ServerError(Exception):
 
 class Connection:
 
-    def __init__(self, address, timeout=harness.HANG):
+    def __init__(self, address, timeout=harness.HANG, tls=None):
         self.socket = harness.dial(address, timeout)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket)
         self.buffer = bytearray()
         self.ids = itertools.count(1)
         self.notices = []  # one-way messages from the server: (name, args)
