@@ -36,6 +36,19 @@ func (s *byteSize) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// A grace is a time.Duration of zero or more.
+type grace time.Duration
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (g *grace) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil || v < 0 {
+		return fmt.Errorf("%q is not a duration: give a number and a unit such as 0s, 30s or 5m", text)
+	}
+	*g = grace(v)
+	return nil
+}
+
 // A duration is a time.Duration above zero.
 type duration time.Duration
 

@@ -30,9 +30,13 @@ type serveCmd struct {
 
 	Msgpack            bool     `help:"Speak msgpack with clients instead of pickles. Every client must have the Python package msgpack."`
 	Memory             byteSize `default:"64MiB" help:"Data to keep in memory, for each database. Default: ${default}."`
+	CacheDir           string   `placeholder:"DIRECTORY" help:"Keep pieces of blobs on local disk, in this directory. Default: do not."`
+	CacheSize          byteSize `default:"1GiB" help:"How much of the disk that may take, for each database. Default: ${default}."`
 	MaxFrame           byteSize `default:"256MiB" help:"Largest message taken from a client, hence the largest object. Default: ${default}."`
 	MaxConnections     int      `default:"0" help:"How many clients may be connected at a time. Default: any number."`
 	TransactionTimeout duration `help:"How long a client may take from its vote to the end of the transaction. If it takes longer, its connection is closed and the transaction aborted. Default: for ever."`
+	PackGrace          grace    `default:"15m" help:"For how long clients can still read what a pack has dropped; then its space is freed. Default: ${default}."`
+	NoPackGC           bool     `name:"no-pack-gc" help:"Packs drop old revisions only and keep objects that cannot be reached from the root: for databases that others of a multi-database refer to."`
 	StopTimeout        duration `default:"30s" help:"How long clients that have voted may take to finish when the server is told to stop. Default: ${default}."`
 
 	LogFormat string `enum:"text,json" default:"text" help:"text or json. Default: ${default}."`
@@ -190,10 +194,14 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr)
 			logger.Warn("this bucket is not durable: all data is gone when the server stops", "storage", name, "bucket", location)
 		}
 		e, err := engine.Open(ctx, observed, engine.Options{
-			Memory:  uint64(c.Memory),
-			Node:    fmt.Sprintf("%s, process %d, %s", host, os.Getpid(), addr),
-			Creator: "s3storage " + version,
-			Logger:  logger.With("storage", name),
+			Memory:    uint64(c.Memory),
+			CacheDir:  c.CacheDir,
+			CacheSize: int64(c.CacheSize),
+			PackGrace: time.Duration(c.PackGrace),
+			NoPackGC:  c.NoPackGC,
+			Node:      fmt.Sprintf("%s, process %d, %s", host, os.Getpid(), addr),
+			Creator:   "s3storage " + version,
+			Logger:    logger.With("storage", name),
 		})
 		if errors.Is(err, bucket.ErrDenied) {
 			err = fmt.Errorf("%w\na server must be allowed to read, write, list and delete objects in its bucket", err)
