@@ -73,7 +73,7 @@ $(VENV_STAMP): test/interop/requirements.txt
 
 .PHONY: race
 race: setup ## ZODB's race tests, RACETEST_REPEAT times each (100)
-	RACETEST_REPEAT=$${RACETEST_REPEAT:-100} $(PYTEST) -q -k TestRaces $(PYTEST_ARGS) test/interop/test_zodb_suites.py
+	RACETEST_REPEAT=$${RACETEST_REPEAT:-100} $(PYTEST) -q -k TestRaces $(PYTEST_ARGS) test/interop/test_zodb_mixins.py
 
 .PHONY: crash-long
 crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two servers

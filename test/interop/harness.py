@@ -173,6 +173,7 @@ class Server:
         # {"certificate": path, "key": path, "authenticate": path}, in words of ZEO's.
         self.tls = tls
         self.process = None
+        self.cwd = self.directory
         self.starts = 0
         self.ready_lines = []
 
@@ -252,7 +253,7 @@ class Server:
         with open(self.stdout_path, "wb") as out, open(self.stderr_path, "wb") as err:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                env=environment, cwd=self.directory)
+                env=environment, cwd=self.cwd)
 
     def ready(self):
         """Whether all listeners stand; an error if the server has ended."""
