@@ -56,10 +56,11 @@ var ErrNoDatabase = errors.New("there is no s3storage database")
 // where there is none.
 func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
 	var f *Format
-	err := rereading(ctx, func() error {
+	err := bucket.Rereading(ctx, func() error {
 		data, err := b.Get(ctx, FormatName, maxFormatSize)
 		if errors.Is(err, bucket.ErrNotExist) {
-			return fmt.Errorf("%w in %s", ErrNoDatabase, b.Properties().Location)
+			f = nil
+			return nil // an answer
 		}
 		if errors.Is(err, bucket.ErrTooLarge) {
 			return fmt.Errorf("%s holds an object named %q, but it is not s3storage's: choose an empty bucket, directory or prefix",
@@ -74,6 +75,9 @@ func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
 		}
 		return nil
 	})
+	if err == nil && f == nil {
+		err = fmt.Errorf("%w in %s", ErrNoDatabase, b.Properties().Location)
+	}
 	return f, err
 }
 
@@ -83,7 +87,7 @@ func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
 // database.
 func Create(ctx context.Context, b bucket.Bucket, creator string, now time.Time) (*Format, error) {
 	found := errors.New("found")
-	err := rereading(ctx, func() error {
+	err := bucket.Rereading(ctx, func() error {
 		return b.List(ctx, "", "", func(i bucket.Info) error {
 			if strings.HasPrefix(i.Name, bucket.ProbePrefix) {
 				return nil // somebody else is about to create a database, or once was
@@ -107,7 +111,7 @@ func Create(ctx context.Context, b bucket.Bucket, creator string, now time.Time)
 	}
 	f := &Format{Created: now.UTC().Truncate(time.Second), Creator: creator}
 	_, _ = rand.Read(f.Database[:]) // never fails: crypto/rand
-	err = retrying(ctx, func() error {
+	err = bucket.Retrying(ctx, func() error {
 		err := b.PutIfAbsent(ctx, FormatName, f.encode())
 		if errors.Is(err, bucket.ErrExist) {
 			return nil

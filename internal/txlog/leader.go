@@ -3,6 +3,7 @@ package txlog
 import (
 	"time"
 
+	"s3storage/internal/bucket"
 	"s3storage/internal/zodb"
 )
 
@@ -323,7 +324,7 @@ func (l *Leader) WatchDone(now time.Time, s Slot, there bool, by string) {
 func (f *flying) fail(now time.Time) {
 	f.failures++
 	f.hedged = false
-	f.again = now.Add(backoff(f.failures))
+	f.again = now.Add(bucket.Backoff(f.failures))
 }
 
 // settle moves what is known to be part of the log from flight to done.

@@ -93,7 +93,7 @@ func takeOver(ctx context.Context, b bucket.Bucket, db DatabaseID, p *Position, 
 		mine[seal.Put] = true
 		data := seal.encode()
 		// The outcome of a put that failed is unknown: put the same again.
-		err = retrying(ctx, func() error { return b.PutIfAbsent(ctx, seal.Name(), data) })
+		err = bucket.Retrying(ctx, func() error { return b.PutIfAbsent(ctx, seal.Name(), data) })
 		if err != nil && !errors.Is(err, bucket.ErrExist) {
 			return fmt.Errorf("taking over as leader of %s: %w", b.Properties().Location, err)
 		}
@@ -102,7 +102,7 @@ func takeOver(ctx context.Context, b bucket.Bucket, db DatabaseID, p *Position, 
 
 func checkClock(ctx context.Context, b bucket.Bucket) error {
 	var skew time.Duration
-	err := rereading(ctx, func() error {
+	err := bucket.Rereading(ctx, func() error {
 		there, err := b.Now(ctx)
 		skew = time.Since(there)
 		return err

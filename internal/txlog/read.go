@@ -11,7 +11,7 @@ import (
 // ReadRecord reads the data of a record of kind RecordData from the object in
 // which it lies. An error of the class zodb.ErrCorrupt names the place.
 func ReadRecord(ctx context.Context, b bucket.Bucket, name string, span Span, oid zodb.Oid) (data []byte, err error) {
-	err = rereading(ctx, func() error {
+	err = bucket.Rereading(ctx, func() error {
 		raw, err := readSpan(ctx, b, name, span)
 		if err != nil {
 			return err
@@ -25,7 +25,7 @@ func ReadRecord(ctx context.Context, b bucket.Bucket, name string, span Span, oi
 // ReadHead reads the head of a transaction from the log object in which it
 // lies.
 func ReadHead(ctx context.Context, b bucket.Bucket, name string, span Span) (t *Transaction, err error) {
-	err = rereading(ctx, func() error {
+	err = bucket.Rereading(ctx, func() error {
 		raw, err := readSpan(ctx, b, name, span)
 		if err != nil {
 			return err
@@ -48,5 +48,5 @@ func readSpan(ctx context.Context, b bucket.Bucket, name string, span Span) ([]b
 // WritePayload puts a payload object, again and again until it is there.
 func WritePayload(ctx context.Context, b bucket.Bucket, id PayloadID, data []byte) error {
 	// The name is random: whatever stands there is an earlier try of this.
-	return retrying(ctx, func() error { return b.Put(ctx, id.Name(), data) })
+	return bucket.Retrying(ctx, func() error { return b.Put(ctx, id.Name(), data) })
 }

@@ -145,7 +145,7 @@ func fetchListed(ctx context.Context, b bucket.Bucket, p Position) <-chan chan f
 	go func() {
 		defer close(out)
 		last := Name(p.Epoch, p.Slot-1)
-		err := rereading(ctx, func() error {
+		err := bucket.Rereading(ctx, func() error {
 			return b.List(ctx, Prefix, last, func(i bucket.Info) error {
 				slot, err := hand()
 				if err != nil {
@@ -197,7 +197,7 @@ const maxWitnesses = 64
 func witness(ctx context.Context, b bucket.Bucket, p Position, early bool) (shown string, err error) {
 	var behind []string
 	later := errors.New("later epoch")
-	err = rereading(ctx, func() error {
+	err = bucket.Rereading(ctx, func() error {
 		behind = nil
 		return b.List(ctx, Prefix, Name(p.Epoch, p.Slot), func(i bucket.Info) error {
 			e, _, ok := parseName(i.Name)
@@ -245,7 +245,7 @@ func witness(ctx context.Context, b bucket.Bucket, p Position, early bool) (show
 // readObject reads a log object, several times if it is damaged: it may have
 // been only on the way here.
 func readObject(ctx context.Context, b bucket.Bucket, name string) (o *Object, err error) {
-	err = rereading(ctx, func() error {
+	err = bucket.Rereading(ctx, func() error {
 		data, err := b.Get(ctx, name, MaxObjectSize)
 		if err != nil {
 			return err
