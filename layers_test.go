@@ -36,7 +36,7 @@ var layers = []layer{
 	{dir: "internal/zodb", tests: "pgregory.net/rapid"},
 	{dir: "internal/bucket", tests: "pgregory.net/rapid"},
 	{dir: "internal/s3bucket", imports: "internal/bucket",
-		modules: "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go"},
+		modules: "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go golang.org/x/sync"},
 	{dir: "internal/cache", modules: "github.com/maypok86/otter/v2"},
 	{dir: "internal/index", imports: "internal/zodb", tests: "pgregory.net/rapid"},
 	{dir: "internal/txlog", imports: "internal/zodb internal/bucket", modules: "golang.org/x/sync"},

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -87,6 +88,18 @@ type Bucket interface {
 	// change, as in PutIfAbsent.
 	Put(ctx context.Context, name string, data []byte) error
 
+	// PutStream writes an object of all the bytes of r, over an older one if
+	// there is one, in memory that does not grow with their number. If r
+	// fails, or ctx is done before r has ended, nothing is written: a name that
+	// was free stays free, an older object stays as it is. The error then wraps
+	// r's, or ctx's. An error after the end of r leaves the outcome unknown, as
+	// one of Put does. What an unfinished write has left in the store is
+	// removed, as far as that can be reached; else CleanUp finds it.
+	//
+	// r is read by one goroutine, never after PutStream has returned. A Read
+	// that blocks keeps PutStream from returning, also when ctx is done.
+	PutStream(ctx context.Context, name string, r io.Reader) error
+
 	// Get reads an object of at most limit bytes, or fails with ErrNotExist
 	// or ErrTooLarge. The caller may change what Get and GetRange return.
 	Get(ctx context.Context, name string, limit int64) ([]byte, error)
@@ -105,4 +118,10 @@ type Bucket interface {
 
 	// Now returns the store's own idea of the time, to a second or better.
 	Now(ctx context.Context) (time.Time, error)
+
+	// CleanUp removes what unfinished writes, begun or last written to at
+	// least that long ago, have left in the store besides objects. It returns
+	// how many there were. A write that is still under way fails if it is met,
+	// so olderThan must be longer than any write takes.
+	CleanUp(ctx context.Context, olderThan time.Duration) (int, error)
 }

@@ -3,6 +3,7 @@ package bucket
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -135,6 +136,14 @@ func (d *Delayed) Put(ctx context.Context, name string, data []byte) error {
 	return d.b.Put(ctx, name, data)
 }
 
+// PutStream implements Bucket.
+func (d *Delayed) PutStream(ctx context.Context, name string, r io.Reader) error {
+	if err := d.wait(ctx, KindPutStream, name); err != nil {
+		return err
+	}
+	return d.b.PutStream(ctx, name, r)
+}
+
 // Get implements Bucket.
 func (d *Delayed) Get(ctx context.Context, name string, limit int64) ([]byte, error) {
 	if err := d.wait(ctx, KindGet, name); err != nil {
@@ -173,4 +182,12 @@ func (d *Delayed) Now(ctx context.Context) (time.Time, error) {
 		return time.Time{}, err
 	}
 	return d.b.Now(ctx)
+}
+
+// CleanUp implements Bucket.
+func (d *Delayed) CleanUp(ctx context.Context, olderThan time.Duration) (int, error) {
+	if err := d.wait(ctx, KindCleanUp, ""); err != nil {
+		return 0, err
+	}
+	return d.b.CleanUp(ctx, olderThan)
 }

@@ -54,6 +54,8 @@ const (
 	tempDir  = ".tmp"         // no name of an object has an element like this
 	tempLife = 24 * time.Hour // a temporary file of this age has lost its writer
 	chunk    = 4 << 20        // so much is read or written between looks at the context
+
+	streamBuffer = 256 << 10
 )
 
 // OpenDirectory opens a bucket in the directory at path. If there is none, it
@@ -85,7 +87,7 @@ func OpenDirectory(path string, create bool) (*Directory, error) {
 	if _, err := os.Stat(d.root + "/"); err != nil {
 		return fail(err)
 	}
-	d.removeStale()
+	_, _ = d.CleanUp(context.Background(), tempLife) // no matter if it cannot
 	return d, nil
 }
 
@@ -111,20 +113,6 @@ func makeDurable(dir string) error {
 	return f.Sync()
 }
 
-// removeStale removes what writers that died have left in .tmp. It is no
-// matter if it cannot.
-func (d *Directory) removeStale() {
-	entries, err := os.ReadDir(d.temp)
-	if err != nil {
-		return
-	}
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > tempLife {
-			os.Remove(filepath.Join(d.temp, e.Name()))
-		}
-	}
-}
-
 // Close releases what the bucket keeps open. No method may be called after.
 func (d *Directory) Close() error {
 	d.cleaning.Wait()
@@ -141,16 +129,30 @@ func (d *Directory) file(name string) string { return d.root + "/" + name }
 
 // PutIfAbsent implements Bucket.
 func (d *Directory) PutIfAbsent(ctx context.Context, name string, data []byte) error {
-	return d.write(ctx, KindPutIfAbsent, name, data, os.Link)
+	return d.write(ctx, KindPutIfAbsent, name, whole(ctx, data), os.Link)
 }
 
 // Put implements Bucket.
 func (d *Directory) Put(ctx context.Context, name string, data []byte) error {
-	return d.write(ctx, KindPut, name, data, os.Rename)
+	return d.write(ctx, KindPut, name, whole(ctx, data), os.Rename)
 }
 
-// write gives name to a temporary file with the data, by the function publish.
-func (d *Directory) write(ctx context.Context, k Kind, name string, data []byte, publish func(from, to string) error) error {
+// PutStream implements Bucket.
+func (d *Directory) PutStream(ctx context.Context, name string, r io.Reader) error {
+	s := &source{ctx: ctx, r: r}
+	err := d.write(ctx, KindPutStream, name, func(f io.Writer) error {
+		_, err := io.CopyBuffer(struct{ io.Writer }{f}, s, make([]byte, streamBuffer))
+		return err
+	}, os.Rename)
+	if s.err != nil {
+		return NewError(d, KindPutStream, name, s.err)
+	}
+	return err
+}
+
+// write gives name to a temporary file that fill has written, by the function
+// publish.
+func (d *Directory) write(ctx context.Context, k Kind, name string, fill func(io.Writer) error, publish func(from, to string) error) error {
 	fail := func(err error) error { return NewError(d, k, name, err) }
 	if err := begin(ctx, name); err != nil {
 		return fail(err)
@@ -163,7 +165,7 @@ func (d *Directory) write(ctx context.Context, k Kind, name string, data []byte,
 		return fail(d.refusal(err))
 	}
 	defer d.handles.release(dir)
-	temp, err := d.writeTemp(ctx, data)
+	temp, err := d.writeTemp(fill)
 	if err != nil {
 		return fail(d.refusal(err))
 	}
@@ -210,12 +212,12 @@ func (d *Directory) sync(dir *os.File) error {
 }
 
 // writeTemp writes a file in .tmp, makes its bytes durable and returns its path.
-func (d *Directory) writeTemp(ctx context.Context, data []byte) (string, error) {
+func (d *Directory) writeTemp(fill func(io.Writer) error) (string, error) {
 	f, err := d.createTemp()
 	if err != nil {
 		return "", err
 	}
-	err = writeChunks(ctx, f, data)
+	err = fill(f)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -242,18 +244,21 @@ func (d *Directory) createTemp() (*os.File, error) {
 	return f, err
 }
 
-func writeChunks(ctx context.Context, w io.Writer, data []byte) error {
-	for len(data) > 0 {
-		if err := ctx.Err(); err != nil {
-			return err
+// whole returns a function that writes data.
+func whole(ctx context.Context, data []byte) func(io.Writer) error {
+	return func(w io.Writer) error {
+		for len(data) > 0 {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			n, err := w.Write(data[:min(chunk, len(data))])
+			if err != nil {
+				return err
+			}
+			data = data[n:]
 		}
-		n, err := w.Write(data[:min(chunk, len(data))])
-		if err != nil {
-			return err
-		}
-		data = data[n:]
+		return nil
 	}
-	return nil
 }
 
 // open opens the file of an object for reading and tells its size.
@@ -392,6 +397,39 @@ func (d *Directory) Now(ctx context.Context) (time.Time, error) {
 		return fail(err)
 	}
 	return info.ModTime(), nil
+}
+
+// CleanUp implements Bucket: it removes what writers that died have left in
+// .tmp. Opening a directory does so with what is older than a day.
+func (d *Directory) CleanUp(ctx context.Context, olderThan time.Duration) (int, error) {
+	fail := func(n int, err error) (int, error) { return n, NewError(d, KindCleanUp, "", d.refusal(err)) }
+	if err := ctx.Err(); err != nil {
+		return fail(0, err)
+	}
+	entries, err := os.ReadDir(d.temp)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return fail(0, err)
+	}
+	n := 0
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return fail(n, err)
+		}
+		info, err := e.Info()
+		if err != nil || time.Since(info.ModTime()) < olderThan {
+			continue // its writer may just have removed it
+		}
+		switch err := os.Remove(filepath.Join(d.temp, e.Name())); {
+		case err == nil:
+			n++
+		case !errors.Is(err, fs.ErrNotExist):
+			return fail(n, err)
+		}
+	}
+	return n, nil
 }
 
 // missing reports that there is no such file, or that what should hold it is no

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -68,6 +69,9 @@ func TestTemporaryFilesAreRemoved(t *testing.T) {
 		d.Put(t.Context(), "b", nil)
 		d.Put(t.Context(), fmt.Sprintf("c/%d", i), nil)
 		d.Put(t.Context(), "c", nil) // fails
+		d.PutStream(t.Context(), "d", strings.NewReader("1"))
+		d.PutStream(t.Context(), "c", strings.NewReader("1"))            // fails
+		d.PutStream(t.Context(), "e", iotest.ErrReader(errors.New("x"))) // fails
 		d.Now(t.Context())
 	}
 	left := func() (names []string) {
@@ -80,6 +84,7 @@ func TestTemporaryFilesAreRemoved(t *testing.T) {
 		}
 		return names
 	}
+	d.cleaning.Wait()
 	if names := left(); len(names) > 0 {
 		t.Errorf("left: %q", names)
 	}
@@ -96,6 +101,17 @@ func TestTemporaryFilesAreRemoved(t *testing.T) {
 	openTestDirectory(t, path)
 	if names := left(); len(names) != 1 || names[0] != "at-work" {
 		t.Errorf("after opening again: %q", names)
+	}
+	for _, want := range []struct {
+		age time.Duration
+		n   int
+	}{{2 * time.Hour, 0}, {30 * time.Minute, 1}, {0, 0}} {
+		if n, err := d.CleanUp(t.Context(), want.age); err != nil || n != want.n {
+			t.Errorf("older than %v: %d removed, %v", want.age, n, err)
+		}
+	}
+	if names := left(); len(names) > 0 {
+		t.Errorf("after cleaning up: %q", names)
 	}
 }
 
@@ -225,6 +241,8 @@ func TestDirectoriesAreSyncedBeforeTheAnswer(t *testing.T) {
 	want("a put of what exists", "1")
 	d.Put(t.Context(), "head", nil)
 	want("a put at the top", "root")
+	d.PutStream(t.Context(), "log/1/s", strings.NewReader("1"))
+	want("a stream", "1")
 	d.Delete(t.Context(), "log/1/b")
 	want("a deletion", "1")
 	d.cleaning.Wait() // a read of what was put just now may find its second link
@@ -263,6 +281,7 @@ func TestAFailedSyncEndsAllWriting(t *testing.T) {
 	for what, err := range map[string]error{
 		"put-if-absent": d.PutIfAbsent(t.Context(), "a", nil),
 		"put":           d.Put(t.Context(), "b", nil),
+		"put-stream":    d.PutStream(t.Context(), "b", strings.NewReader("1")),
 		"delete":        d.Delete(t.Context(), "old"),
 	} {
 		if err == nil || Refused(err) || errors.Is(err, ErrExist) || !strings.Contains(err.Error(), "check it") {

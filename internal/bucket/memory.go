@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -57,6 +58,21 @@ func (m *Memory) Put(ctx context.Context, name string, data []byte) error {
 	defer m.mu.Unlock()
 	m.mu.objects[name] = data
 	return nil
+}
+
+// PutStream implements Bucket.
+func (m *Memory) PutStream(ctx context.Context, name string, r io.Reader) error {
+	err := begin(ctx, name)
+	if err == nil {
+		var data []byte
+		if data, err = io.ReadAll(&source{ctx: ctx, r: r}); err == nil {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.mu.objects[name] = data
+			return nil
+		}
+	}
+	return NewError(m, KindPutStream, name, err)
 }
 
 func (m *Memory) get(ctx context.Context, name string) ([]byte, error) {
@@ -139,6 +155,14 @@ func (m *Memory) Now(ctx context.Context) (time.Time, error) {
 		return time.Time{}, NewError(m, KindNow, "", err)
 	}
 	return time.Now(), nil
+}
+
+// CleanUp implements Bucket. There is never anything to remove.
+func (m *Memory) CleanUp(ctx context.Context, _ time.Duration) (int, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, NewError(m, KindCleanUp, "", err)
+	}
+	return 0, nil
 }
 
 // begin is what every operation on one object asks first.

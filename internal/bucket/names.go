@@ -43,15 +43,17 @@ type Kind uint8
 const (
 	KindPutIfAbsent Kind = iota
 	KindPut
+	KindPutStream
 	KindGet
 	KindGetRange
 	KindList
 	KindDelete
 	KindNow
+	KindCleanUp
 	NumKinds = iota
 )
 
-var kindNames = [NumKinds]string{"put-if-absent", "put", "get", "get-range", "list", "delete", "now"}
+var kindNames = [NumKinds]string{"put-if-absent", "put", "put-stream", "get", "get-range", "list", "delete", "now", "clean-up"}
 
 // String returns the word that Error.Op holds.
 func (k Kind) String() string {

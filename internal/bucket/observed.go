@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"time"
@@ -29,8 +30,8 @@ type KindStats struct {
 	Count    uint64        // ended
 	Refused  uint64        // of these, with ErrExist or ErrNotExist
 	Errors   uint64        // of these, with another error, but for cancelled ones
-	Bytes    uint64        // moved by those that succeeded; for listings, the number of objects shown
-	Time     time.Duration // total, without what List's callback took
+	Bytes    uint64        // moved by those that succeeded; for listings, the number of objects shown; for CleanUp, what was removed
+	Time     time.Duration // total, without what List's callback or PutStream's reader took
 	Max      time.Duration // the longest
 	Latency  Histogram
 }
@@ -124,6 +125,19 @@ func (o *Observed) Put(ctx context.Context, name string, data []byte) error {
 	return err
 }
 
+// PutStream implements Bucket. An error of r is none of the bucket.
+func (o *Observed) PutStream(ctx context.Context, name string, r io.Reader) error {
+	start := o.begin(KindPutStream)
+	s := &source{ctx: ctx, r: r}
+	err := o.b.PutStream(ctx, name, s)
+	moved, failed := int(s.n), err
+	if s.err != nil {
+		moved, failed = 0, nil
+	}
+	o.end(KindPutStream, time.Since(start)-s.took, moved, failed)
+	return err
+}
+
 // Get implements Bucket.
 func (o *Observed) Get(ctx context.Context, name string, limit int64) ([]byte, error) {
 	start := o.begin(KindGet)
@@ -175,4 +189,12 @@ func (o *Observed) Now(ctx context.Context) (time.Time, error) {
 	now, err := o.b.Now(ctx)
 	o.end(KindNow, time.Since(start), 0, err)
 	return now, err
+}
+
+// CleanUp implements Bucket.
+func (o *Observed) CleanUp(ctx context.Context, olderThan time.Duration) (int, error) {
+	start := o.begin(KindCleanUp)
+	n, err := o.b.CleanUp(ctx, olderThan)
+	o.end(KindCleanUp, time.Since(start), n, err)
+	return n, err
 }

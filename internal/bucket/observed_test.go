@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -25,6 +26,13 @@ func TestObservedCounts(t *testing.T) {
 		for range 10 {
 			o.Put(ctx, "b", make([]byte, 7))
 		}
+		broken := errors.New("broken")
+		if err := o.PutStream(ctx, "c", strings.NewReader("12345")); err != nil {
+			t.Error(err)
+		}
+		if err := o.PutStream(ctx, "c", iotest.ErrReader(broken)); !errors.Is(err, broken) {
+			t.Errorf("PutStream returned %v", err)
+		}
 		o.Get(ctx, "a", 1000)
 		o.Get(ctx, "a", 10)
 		o.Get(ctx, "none", 10)
@@ -41,6 +49,7 @@ func TestObservedCounts(t *testing.T) {
 		for k, want := range map[Kind]numbers{
 			KindPutIfAbsent: {2, 1, 0, 100},
 			KindPut:         {10, 0, 0, 70},
+			KindPutStream:   {2, 0, 0, 5},
 			KindGet:         {4, 1, 1, 100},
 			KindList:        {1, 0, 0, 1},
 			KindDelete:      {},

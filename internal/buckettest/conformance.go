@@ -29,8 +29,13 @@ func Conformance(t *testing.T, open func(t *testing.T) bucket.Bucket) {
 		{"WhatIsPutIsReadWhole", testRoundTrip},
 		{"PutIfAbsentRefusesAnExistingObject", testPutIfAbsentExisting},
 		{"PutIfAbsentHasOneWinner", testOneWinner},
-		{"PutIfAbsentAndPutNeverMix", testNeverPartial},
+		{"WritesNeverMix", testNeverPartial},
 		{"PutReplaces", testPutReplaces},
+		{"StreamsAreReadWhole", testStream},
+		{"StreamsReplace", testStreamReplaces},
+		{"StreamsThatFailLeaveNothing", testStreamFails},
+		{"StreamsSideBySide", testStreamsSideBySide},
+		{"CleaningUpLeavesObjectsAlone", testCleanUp},
 		{"DeletedNamesAreFree", testDelete},
 		{"AbsentObjects", testAbsent},
 		{"GetKeepsTheLimit", testLimit},
@@ -249,7 +254,12 @@ func testNeverPartial(t *testing.T, b bucket.Bucket) {
 		})
 	}
 	for i := range rounds {
-		must(t, b.Put(t.Context(), "head", bytes.Repeat([]byte{byte('a' + i)}, size)))
+		data := bytes.Repeat([]byte{byte('a' + i)}, size)
+		if i%2 == 0 {
+			must(t, b.Put(t.Context(), "head", data))
+		} else {
+			must(t, b.PutStream(t.Context(), "head", bytes.NewReader(data)))
+		}
 	}
 	close(done)
 	wg.Wait()
@@ -367,6 +377,7 @@ func testNames(t *testing.T, b bucket.Bucket) {
 	} {
 		wantError(t, b.PutIfAbsent(t.Context(), name, nil), bucket.ErrBadName, b, bucket.KindPutIfAbsent, name)
 		wantError(t, b.Put(t.Context(), name, nil), bucket.ErrBadName, b, bucket.KindPut, name)
+		wantError(t, b.PutStream(t.Context(), name, unread{t}), bucket.ErrBadName, b, bucket.KindPutStream, name)
 		wantError(t, b.Delete(t.Context(), name), bucket.ErrBadName, b, bucket.KindDelete, name)
 		_, err := b.Get(t.Context(), name, 1)
 		wantError(t, err, bucket.ErrBadName, b, bucket.KindGet, name)
@@ -425,6 +436,7 @@ func testCancelled(t *testing.T, b bucket.Bucket) {
 	cancel()
 	wantError(t, b.PutIfAbsent(ctx, "b", nil), context.Canceled, b, bucket.KindPutIfAbsent, "b")
 	wantError(t, b.Put(ctx, "b", nil), context.Canceled, b, bucket.KindPut, "b")
+	wantError(t, b.PutStream(ctx, "b", unread{t}), context.Canceled, b, bucket.KindPutStream, "b")
 	wantError(t, b.Delete(ctx, "a"), context.Canceled, b, bucket.KindDelete, "a")
 	_, err := b.Get(ctx, "a", 1)
 	wantError(t, err, context.Canceled, b, bucket.KindGet, "a")
@@ -434,6 +446,16 @@ func testCancelled(t *testing.T, b bucket.Bucket) {
 	wantError(t, err, context.Canceled, b, bucket.KindList, "")
 	_, err = b.Now(ctx)
 	wantError(t, err, context.Canceled, b, bucket.KindNow, "")
+	_, err = b.CleanUp(ctx, 0)
+	wantError(t, err, context.Canceled, b, bucket.KindCleanUp, "")
+}
+
+// An unread reader must not be read.
+type unread struct{ t *testing.T }
+
+func (r unread) Read([]byte) (int, error) {
+	r.t.Error("a stream was read that cannot be written")
+	return 0, io.EOF
 }
 
 func testNow(t *testing.T, b bucket.Bucket) {

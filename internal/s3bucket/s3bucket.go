@@ -2,14 +2,15 @@
 // API and knows conditional writes. It is the only package that knows an SDK.
 //
 // Requirements: strong consistency of reads and listings, and PutObject with
-// "If-None-Match: *" (s3:GetObject, s3:PutObject, s3:DeleteObject and
-// s3:ListBucket are the permissions). bucket.Probe tells whether a store keeps
-// the second.
+// "If-None-Match: *" (s3:GetObject, s3:PutObject, s3:DeleteObject,
+// s3:ListBucket, s3:AbortMultipartUpload and s3:ListBucketMultipartUploads are
+// the permissions). bucket.Probe tells whether a store keeps the second.
 //
 // Retries: PutIfAbsent sends one request. It has to, since the answer to a
 // second one would be about the first; whoever calls it tells the two apart by
 // the bytes. All other operations can be repeated without harm, and are, a few
-// times, by the SDK.
+// times, by the SDK. PutStream repeats its requests itself, and more often:
+// nobody else can, for the bytes are gone.
 //
 // Integrity: a request's body is covered by its signature (SHA-256), also over
 // TLS, so the server refuses what was damaged on the way; the trailing
@@ -33,6 +34,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"golang.org/x/sync/semaphore"
 
 	"s3storage/internal/bucket"
 )
@@ -49,6 +51,10 @@ type Bucket struct {
 	prefix   string // empty or ends with a slash
 	location string
 	unsorted bool // listings come in no order (S3 Express directory buckets)
+
+	streams  *semaphore.Weighted // bytes in the buffers of all streams
+	silence  time.Duration       // streamSilence, but in tests
+	patience int                 // streamPatience, but in tests
 }
 
 var _ bucket.Bucket = (*Bucket)(nil)
@@ -56,7 +62,10 @@ var _ bucket.Bucket = (*Bucket)(nil)
 // Open connects to a bucket, which must exist, with credentials that must be
 // good.
 func Open(ctx context.Context, c Config) (*Bucket, error) {
-	b := &Bucket{name: c.Bucket, location: c.URL(), unsorted: strings.HasSuffix(c.Bucket, "--x-s3")}
+	b := &Bucket{
+		name: c.Bucket, location: c.URL(), unsorted: strings.HasSuffix(c.Bucket, "--x-s3"),
+		streams: semaphore.NewWeighted(streamMemory), silence: streamSilence, patience: streamPatience,
+	}
 	fail := func(err error) (*Bucket, error) {
 		return nil, &bucket.Error{Op: "open", Location: b.location, Err: err}
 	}

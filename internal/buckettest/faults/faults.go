@@ -244,5 +244,9 @@ func (f *Bucket) draw(k bucket.Kind, r *rand.Rand) (Fault, time.Duration) {
 }
 
 func isWrite(k bucket.Kind) bool {
-	return k == bucket.KindPutIfAbsent || k == bucket.KindPut || k == bucket.KindDelete
+	switch k {
+	case bucket.KindPutIfAbsent, bucket.KindPut, bucket.KindPutStream, bucket.KindDelete:
+		return true
+	}
+	return false
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -149,7 +150,7 @@ func TestWhatEachActionDoes(t *testing.T) {
 		{faults.Error409, false}, {faults.Error500, false}, {faults.Error503, false},
 		{faults.Done409, true}, {faults.Done500, true}, {faults.Done503, true},
 	} {
-		for _, kind := range []bucket.Kind{bucket.KindPutIfAbsent, bucket.KindPut, bucket.KindDelete} {
+		for _, kind := range []bucket.Kind{bucket.KindPutIfAbsent, bucket.KindPut, bucket.KindPutStream, bucket.KindDelete} {
 			m := bucket.NewMemory()
 			b := faults.New(m, faults.Config{})
 			b.Script(faults.Rule{Kind: kind, Fault: faults.Fault{Action: test.action}})
@@ -159,6 +160,8 @@ func TestWhatEachActionDoes(t *testing.T) {
 				err = b.PutIfAbsent(t.Context(), "a", []byte("1"))
 			case bucket.KindPut:
 				err = b.Put(t.Context(), "a", []byte("1"))
+			case bucket.KindPutStream:
+				err = b.PutStream(t.Context(), "a", strings.NewReader("1"))
 			case bucket.KindDelete:
 				m.Put(t.Context(), "a", []byte("1"))
 				err = b.Delete(t.Context(), "a")
@@ -172,6 +175,32 @@ func TestWhatEachActionDoes(t *testing.T) {
 				t.Errorf("%v of %v: exists %v", test.action, kind, exists)
 			}
 		}
+	}
+}
+
+func TestLateStreamsLandWhole(t *testing.T) {
+	m := bucket.NewMemory()
+	b := faults.New(m, faults.Config{})
+	land := make(chan struct{})
+	b.Script(faults.Rule{Kind: bucket.KindPutStream, Times: 2, Fault: faults.Fault{Action: faults.Late, Until: land}})
+	whole := strings.Repeat("0123456789", 100_000)
+	if err := b.PutStream(t.Context(), "a", strings.NewReader(whole)); !errors.Is(err, faults.ErrInjected) {
+		t.Errorf("error %v", err)
+	}
+	broken := errors.New("broken")
+	if err := b.PutStream(t.Context(), "b", iotest.ErrReader(broken)); !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := m.Get(t.Context(), "a", 10); !errors.Is(err, bucket.ErrNotExist) {
+		t.Errorf("before it lands: %v", err)
+	}
+	close(land)
+	b.Wait()
+	if data, err := m.Get(t.Context(), "a", 1<<20); err != nil || string(data) != whole {
+		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	if _, err := m.Get(t.Context(), "b", 10); !errors.Is(err, bucket.ErrNotExist) {
+		t.Errorf("a stream that failed: %v", err)
 	}
 }
 

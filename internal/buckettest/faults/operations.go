@@ -1,13 +1,18 @@
 package faults
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"time"
 
 	"s3storage/internal/bucket"
 )
+
+const streamed = 256 << 10 // a fault within a stream comes before this
 
 var messages = [numActions]string{
 	Lost:     "connection reset by peer, after the request was sent",
@@ -122,6 +127,43 @@ func (f *Bucket) Put(ctx context.Context, name string, data []byte) error {
 	})
 }
 
+// PutStream implements bucket.Bucket. A fault without effect strikes somewhere
+// in the stream; a late write is kept in memory until it lands.
+func (f *Bucket) PutStream(ctx context.Context, name string, r io.Reader) error {
+	if bucket.CheckName(name) != nil {
+		return f.b.PutStream(ctx, name, r) // refused at once by any bucket
+	}
+	fault, dice, err := f.strike(ctx, bucket.KindPutStream, name)
+	if err != nil {
+		return err
+	}
+	switch fault.Action {
+	case Late:
+		data, err := io.ReadAll(r)
+		f.land(context.WithoutCancel(ctx), fault, func(ctx context.Context) error {
+			if err != nil {
+				return err
+			}
+			return f.b.PutStream(ctx, name, bytes.NewReader(data))
+		})
+		if err != nil {
+			return bucket.NewError(f, bucket.KindPutStream, name, err)
+		}
+		return f.fail(bucket.KindPutStream, name, Late)
+	case Never, Error409, Error500, Error503:
+		if _, err := io.CopyN(io.Discard, r, dice.Int64N(streamed)); err != nil && !errors.Is(err, io.EOF) {
+			return bucket.NewError(f, bucket.KindPutStream, name, err)
+		}
+		return f.fail(bucket.KindPutStream, name, fault.Action)
+	case Lost, Done409, Done500, Done503:
+		if err := f.b.PutStream(ctx, name, r); err != nil {
+			return err
+		}
+		return f.fail(bucket.KindPutStream, name, fault.Action)
+	}
+	return f.b.PutStream(ctx, name, r)
+}
+
 // Delete implements bucket.Bucket.
 func (f *Bucket) Delete(ctx context.Context, name string) error {
 	return f.write(ctx, bucket.KindDelete, name, func(ctx context.Context) error {
@@ -178,4 +220,16 @@ func (f *Bucket) Now(ctx context.Context) (time.Time, error) {
 		return time.Time{}, f.fail(bucket.KindNow, "", fault.Action)
 	}
 	return f.b.Now(ctx)
+}
+
+// CleanUp implements bucket.Bucket.
+func (f *Bucket) CleanUp(ctx context.Context, olderThan time.Duration) (int, error) {
+	fault, _, err := f.strike(ctx, bucket.KindCleanUp, "")
+	if err != nil {
+		return 0, err
+	}
+	if messages[fault.Action] != "" {
+		return 0, f.fail(bucket.KindCleanUp, "", fault.Action)
+	}
+	return f.b.CleanUp(ctx, olderThan)
 }
