@@ -15,7 +15,7 @@
 //	internal/engine                a zodb.Storage on a bucket: loads, locks, votes, conflicts, oids
 //	internal/txlog                 the log: bytes of its objects, slots, epochs, seals, group commit, replay
 //	internal/index                 from oid and tid to the place of a record
-//	internal/cache                 what was read from a bucket, in memory, bounded
+//	internal/cache                 what was read from a bucket, in memory and on local disk, bounded
 //	internal/s3bucket              a bucket in S3; the only package that knows an SDK
 //	internal/bucket                what a bucket is, one in memory, one in a directory, the probe, decorators
 //	internal/zodb                  the words of all others: Oid, Tid, Storage, Transaction, the errors

@@ -1,4 +1,5 @@
-// Package cache keeps what was read from a bucket, up to a number of bytes.
+// Package cache keeps what was read from a bucket, in memory or on a local disk,
+// up to a number of bytes.
 package cache
 
 import (
