@@ -13,6 +13,7 @@
 //	internal/bench                 drives any ZEO server as a client and measures it
 //	internal/zeo                   the ZEO 5 protocol: codec, server, client; knows a storage as zodb.Storage
 //	internal/engine                a zodb.Storage on a bucket: loads, locks, votes, conflicts, oids
+//	internal/blob                  the bytes of blobs: upload as a stream, read as one, checked
 //	internal/txlog                 the log: bytes of its objects, slots, epochs, seals, group commit, replay
 //	internal/index                 from oid and tid to the place of a record
 //	internal/cache                 what was read from a bucket, in memory and on local disk, bounded

@@ -40,6 +40,7 @@ var layers = []layer{
 	{dir: "internal/cache", modules: "github.com/maypok86/otter/v2"},
 	{dir: "internal/index", imports: "internal/zodb", tests: "pgregory.net/rapid"},
 	{dir: "internal/txlog", imports: "internal/zodb internal/bucket", modules: "golang.org/x/sync"},
+	{dir: "internal/blob", imports: "internal/zodb internal/bucket internal/cache"},
 	{dir: "internal/engine", imports: "internal/zodb internal/bucket internal/cache internal/index internal/txlog",
 		modules: "golang.org/x/sync"},
 	// The protocol knows storages by their interface, so that it can be tested

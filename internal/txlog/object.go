@@ -161,7 +161,7 @@ func (e Entry) size() int {
 
 // Decode reads a log object, which is named in errors. The object's
 // transactions share memory with b. Errors wrap zodb.ErrCorrupt, or
-// ErrNewerFormat.
+// zodb.ErrNewerFormat.
 func Decode(name string, b []byte) (*Object, error) {
 	r, err := open(name, b, logMagic, headerSize)
 	if err != nil {

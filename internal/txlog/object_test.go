@@ -124,7 +124,7 @@ func TestEveryFlippedBitIsDetected(t *testing.T) {
 		}
 		for i := range len(c.data) * 8 {
 			c.data[i/8] ^= 1 << (i % 8)
-			if err := c.decode(c.data); !errors.Is(err, zodb.ErrCorrupt) && !errors.Is(err, ErrNewerFormat) {
+			if err := c.decode(c.data); !errors.Is(err, zodb.ErrCorrupt) && !errors.Is(err, zodb.ErrNewerFormat) {
 				t.Fatalf("%s with bit %d flipped: %v", name, i, err)
 			}
 			c.data[i/8] ^= 1 << (i % 8)
@@ -163,12 +163,12 @@ func TestEveryFlippedBitOfARecordIsDetected(t *testing.T) {
 func TestNewerFormatIsRefusedByName(t *testing.T) {
 	data := sampleObject().encode()
 	binary.BigEndian.PutUint16(data[8:], 2)
-	if _, err := Decode("log/1/2", data); !errors.Is(err, ErrNewerFormat) || !strings.Contains(err.Error(), "version 2") {
+	if _, err := Decode("log/1/2", data); !errors.Is(err, zodb.ErrNewerFormat) || !strings.Contains(err.Error(), "version 2") {
 		t.Error(err)
 	}
 	data = sampleObject().encode()
 	binary.BigEndian.PutUint16(data[10:], 0x40)
-	if _, err := Decode("log/1/2", data); !errors.Is(err, ErrNewerFormat) || !strings.Contains(err.Error(), "0x0040") {
+	if _, err := Decode("log/1/2", data); !errors.Is(err, zodb.ErrNewerFormat) || !strings.Contains(err.Error(), "0x0040") {
 		t.Error(err)
 	}
 }

@@ -3,16 +3,11 @@ package txlog
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"hash/crc32"
 
 	"s3storage/internal/zodb"
 )
-
-// ErrNewerFormat is the class of errors about files that a newer version of
-// this program wrote.
-var ErrNewerFormat = errors.New("written by a newer version of s3storage")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -54,10 +49,10 @@ func open(name string, b []byte, magic string, least int) (*reader, error) {
 	// A newer format may have moved everything but these, so they come first.
 	if v := binary.BigEndian.Uint16(b[8:]); v != formatVersion {
 		return nil, fmt.Errorf("%s: format version %d, this program knows version %d: %w; upgrade this program",
-			name, v, formatVersion, ErrNewerFormat)
+			name, v, formatVersion, zodb.ErrNewerFormat)
 	}
 	if f := binary.BigEndian.Uint16(b[10:]); f != 0 {
-		return nil, fmt.Errorf("%s: unknown flags %#04x: %w; upgrade this program", name, f, ErrNewerFormat)
+		return nil, fmt.Errorf("%s: unknown flags %#04x: %w; upgrade this program", name, f, zodb.ErrNewerFormat)
 	}
 	if len(b) < least+sha256.Size {
 		return nil, r.corrupt("it ends after %d bytes", len(b))

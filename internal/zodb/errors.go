@@ -20,6 +20,10 @@ var (
 	// ErrCorrupt is the class of all damage found in stored bytes. Errors
 	// that wrap it name the object of the bucket and the offset.
 	ErrCorrupt = errors.New("damaged")
+
+	// ErrNewerFormat is the class of errors about files that a newer version
+	// of this program wrote.
+	ErrNewerFormat = errors.New("written by a newer version of s3storage")
 )
 
 // A POSKeyError reports an object, or a revision of it, that does not exist.
