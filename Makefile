@@ -52,6 +52,10 @@ test-go: .tools/versitygw $(VENV_STAMP) ## go test -race
 test-interop: setup ## the Python tests: real ZODB clients, over a directory and S3; crashes
 	$(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop test/crash
 
+.PHONY: suites-s3
+suites-s3: setup ## all of ZODB's and ZEO's test suites over S3
+	SUITES_BUCKET=s3 $(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop/test_zodb_suites.py
+
 .PHONY: setup
 setup: $(VENV_STAMP) .tools/versitygw build-race
 
@@ -110,4 +114,4 @@ clean: ## remove what was built and set up; ./data stays
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
