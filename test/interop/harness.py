@@ -155,7 +155,7 @@ class Server:
     """
 
     def __init__(self, directory, storages, *, listen=None, msgpack=False,
-                 arguments=(), reference=REFERENCE, read_only=False):
+                 arguments=(), reference=REFERENCE, read_only=False, pack_gc=True):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         # One unnamed bucket, or {storage name: bucket}.
@@ -168,6 +168,7 @@ class Server:
         self.arguments = list(arguments)
         self.reference = reference
         self.read_only = read_only
+        self.pack_gc = pack_gc
         self.process = None
         self.starts = 0
         self.ready_lines = []
@@ -204,6 +205,8 @@ class Server:
                         else ["--bucket", bucket.url])
         if self.msgpack:
             command.append("--msgpack")
+        if not self.pack_gc:
+            command.append("--no-pack-gc")
         return command + self.arguments
 
     def _reference_command(self):
@@ -217,6 +220,9 @@ class Server:
             bucket.path.mkdir(parents=True, exist_ok=True)
             conf += [f"<filestorage {name}>",
                      f"  path {bucket.path / 'Data.fs'}",
+                     f"  blob-dir {bucket.path / 'blobs'}",
+                     f"  pack-gc {'true' if self.pack_gc else 'false'}",
+                     "  pack-keep-old false",
                      "</filestorage>"]
         path = self.directory / "zeo.conf"
         path.write_text("\n".join(conf) + "\n")
