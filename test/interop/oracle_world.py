@@ -89,6 +89,11 @@ class PackPlan:
                 else:
                     self.current[oid] = (mark, data)
         self.dangling = False
+        self.differs = None
+        if self._is_redundant(world, before):
+            self.kept = {(oid, mark) for oid, revisions in world.revisions.items()
+                         for mark, _, _ in revisions}
+            return
         later = {(oid, mark) for oid, mark, _, _ in self.later}
         if not gc:
             self.kept = later | {(oid, mark) for oid, (mark, _) in self.current.items()}
@@ -113,6 +118,13 @@ class PackPlan:
         self.differs = (
             "it fails at a reference to nothing" if fails else
             "it drops what later revisions refer to" if everything != with_shared else None)
+
+    @staticmethod
+    def _is_redundant(world, before):
+        """Whether a FileStorage takes it for done: to an earlier time, or again."""
+        earlier = [t[1] for t in world.transactions if t[0] in before]
+        later = [t[1] for t in world.transactions if t[0] not in before]
+        return set(earlier) <= {"p"} and [*later, *earlier[-1:]][:1] == ["p"]
 
     def _reach(self, roots, reached=frozenset()):
         found, todo = set(), list(roots)
