@@ -91,6 +91,10 @@ crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two ser
 	  for round in $$(seq 10 10 $(KILLS)); do $(CRASH) --kills 10 --fight $$fight; done; \
 	done
 
+.PHONY: oracle-long
+oracle-long: setup ## ORACLE_STEPS (10000) random operations, compared with ZEO's server and a FileStorage
+	ORACLE_STEPS=$${ORACLE_STEPS:-10000} $(PYTEST) -q -s -k file_storage $(PYTEST_ARGS) test/interop/test_oracle.py
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@for file in $$(grep -rl --include='*_test.go' '^func Fuzz' internal cmd); do \
