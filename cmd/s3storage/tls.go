@@ -51,7 +51,7 @@ func (f *tlsFlags) readOnly(state *tls.ConnectionState) string {
 	for _, name := range f.ReadOnly {
 		for _, has := range append([]string{own.Subject.CommonName}, own.DNSNames...) {
 			if strings.EqualFold(name, has) {
-				return "so does whoever has a certificate for " + name
+				return "its certificate is for " + name
 			}
 		}
 	}
