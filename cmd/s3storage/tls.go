@@ -72,7 +72,8 @@ func openTLS(flags *tlsFlags, logger *slog.Logger) (*tlsFiles, error) {
 		return nil, err
 	}
 	t := &tlsFiles{flags: flags, logger: logger}
-	return t, t.load()
+	err := t.load()
+	return t, err
 }
 
 // config follows the files.
