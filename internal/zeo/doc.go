@@ -16,6 +16,9 @@
 //
 // # Handshake
 //
+// TLS, where there is any, starts at the first byte; a client with a certificate
+// shows it there.
+//
 // The server sends the frame "Z5" (messages are pickles) or "M5" (messages are
 // msgpack). The client answers with the letter it wants and the version; what
 // it answers counts. A client whose first frame is "ruok" gets one frame of
