@@ -303,6 +303,10 @@ class Run:
             self.changed.append((t[0], oids))
             self.silent[t[0]] = self.unannounced(operation, oids)
             touched += sorted(oids)
+            if operation["op"] == "undo":
+                for _, _, data, data_txn in t[-1]:
+                    how = "gone" if data is None else "shared" if data_txn else "resolved"
+                    self.outcomes[f"undo: a record is {how}"] += 1
         return touched
 
     def unannounced(self, operation, oids):

@@ -104,12 +104,16 @@ class PackPlan:
         # A FileStorage starts at the root, and wants to find whatever is referred to.
         first = self._reach([0] if self.current else [])
         fails = self.dangling
-        roots = set()
+        # It follows what a later record of a reachable object shares with an
+        # earlier one; other objects that share are kept, and not followed.
+        roots, others = set(), set()
         for oid, mark, data, data_txn in self.later:
-            if data_txn in before and oid in first:
-                # It follows what a later record shares with an earlier one.
-                roots.update(oracle_records.references(data))
-        with_shared = first | self._reach(roots, first)
+            if data_txn in before:
+                if oid in first:
+                    roots.update(oracle_records.references(data))
+                else:
+                    others.add(oid)
+        with_shared = first | self._reach(roots, first | others)
         fails = fails or self.dangling
         everything = with_shared | self._reach(
             {r for _, _, data, _ in self.later for r in oracle_records.references(data)},

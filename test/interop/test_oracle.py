@@ -27,6 +27,14 @@ NOT_YET = set() if harness.REFERENCE else {
     "undo", "restore", "pack", "delete", "blob", "loadBlob", "iterate", "records",
     "undoLog", "undoInfo", "info", "empty"}
 
+# What happens in every long run.
+OUTCOMES = {
+    "commit: committed, resolved", "commit: ConflictError", "commit: ReadConflictError",
+    "commit: POSKeyError", "commit: aborted after vote", "race: ConflictError",
+    "race: committed, resolved", "restore: committed", "undo: MultipleUndoErrors",
+    "undo: UndoError", "undo: a record is shared", "undo: a record is resolved",
+    "undo: a record is gone", "pack: None", "restart: None", "return"}
+
 
 @pytest.fixture
 def new_run(tmp_path, caplog):
@@ -67,6 +75,8 @@ def test_the_answers_are_those_of_a_file_storage(new_run, n):
         run.run(STEPS or 200)
     for outcome, count in sorted(run.outcomes.items()):
         print(f"{count:6} {outcome}")
+    if STEPS >= 5000 and not NOT_YET:
+        assert OUTCOMES <= set(run.outcomes)
 
 
 def _drop_a_record(query, answer):
