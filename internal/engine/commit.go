@@ -412,10 +412,6 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 	e := t.e
 	e.stats.active.Add(-1)
 	t.done = done
-	if len(t.txn.Records) == 0 {
-		e.finishEmpty(t)
-		return
-	}
 	highest := zodb.Oid(0)
 	for _, rec := range t.txn.Records {
 		highest = max(highest, rec.Oid)
@@ -444,15 +440,6 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 		t.discard()
 		done(nil, fmt.Errorf("%w; the transaction was not committed", err))
 	}
-}
-
-// finishEmpty ends a transaction that changed nothing. As with FileStorage it
-// leaves no trace, and has the tid of the last one.
-func (e *Engine) finishEmpty(t *transaction) {
-	e.locks.release(t.locks)
-	e.state.Lock()
-	defer e.state.Unlock()
-	t.done(&zodb.Commit{Tid: e.state.last, Info: e.infoLocked()}, nil)
 }
 
 // Abort implements zodb.Transaction.

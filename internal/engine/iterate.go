@@ -49,7 +49,7 @@ func (it *txnIterator) Next(ctx context.Context) (info zodb.TxnInfo, err error) 
 		if it.txn.tid <= e.state.packed {
 			info.Meta.Status = zodb.Packed
 		}
-		there := slices.ContainsFunc(it.txn.oids, func(oid zodb.Oid) bool {
+		there := len(it.txn.oids) == 0 && it.txn.tid > e.state.packed || slices.ContainsFunc(it.txn.oids, func(oid zodb.Oid) bool {
 			_, ok := it.recordLocked(oid, it.txn.tid)
 			return ok
 		})

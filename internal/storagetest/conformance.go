@@ -25,6 +25,7 @@ func Conformance(t *testing.T, open func(t *testing.T) zodb.Storage) {
 		{"invalidations name each changed object once", invalidationsAreComplete},
 		{"oids are handed out once", oidsAreHandedOutOnce},
 		{"statistics count", statisticsCount},
+		{"a transaction without changes is one like others", emptyTransaction},
 		{"a commit tells the size of the database", commitTellsInfo},
 
 		{"different objects are voted on side by side", differentObjects},
