@@ -67,7 +67,7 @@ def test_the_stock_client_commits_over_tls(tls_server, open_db):
     with other.transaction() as connection:
         assert connection.root()["n"] == "x" * 3_000_000
         connection.root()["n"] = 2
-    db.storage.sync()
+    db.storage.ping()  # after it, all before it was told
     with db.transaction() as connection:
         assert connection.root()["n"] == 2
 
