@@ -107,11 +107,7 @@ func (ri *recordIterator) Next(ctx context.Context) (rec zodb.Record, err error)
 			continue
 		}
 		rec = zodb.Record{Oid: oid, Tid: ri.tid}
-		if source := e.state.extras[txlog.Dropped{Oid: oid, Serial: ri.tid}].source; source != zodb.NoTid {
-			if _, there := ri.it.recordLocked(oid, source); there {
-				rec.DataTxn = source
-			}
-		}
+		rec.DataTxn = e.sourceLocked(oid, ri.tid)
 		name := e.state.objects[r.Object].name
 		end := r.Offset + r.Size
 		for _, oid := range ri.oids[1:] {

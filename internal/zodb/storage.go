@@ -25,7 +25,7 @@ type TxnMeta struct {
 type TxnInfo struct {
 	Tid  Tid
 	Meta TxnMeta
-	Size int64 // bytes of its records' data, or of that of the one object's record
+	Size int64 // bytes of its records' data, or of the one record's unless it shares another's
 }
 
 // Packed is the status of a transaction that a pack has gone over. It can no

@@ -26,21 +26,18 @@ WEIGHTS = {"commit": 60, "undo": 18, "race": 5, "restore": 4, "pack": 4,
 
 
 class Generator:
-    def __init__(self, without=()):
-        """without: operations and kinds of writes to leave out."""
-        self.without = without
+    def __init__(self):
         self.specs = {}  # record -> specification
-        self.weights = {k: w for k, w in WEIGHTS.items() if k not in without}
 
     def begin(self, rng):
-        return {"op": "begin", "pack_gc": "pack" in self.without or rng.random() < 0.8,
+        return {"op": "begin", "pack_gc": rng.random() < 0.8,
                 "msgpack": rng.random() < 0.3}
 
     def next(self, rng, world):
         """The next operation on that world."""
         if not world.revisions:
             return self._commit(rng, world, [("store", 0, -1, self._spec(rng, world, "node"))])
-        kind, = rng.choices(list(self.weights), self.weights.values())
+        kind, = rng.choices(list(WEIGHTS), WEIGHTS.values())
         return getattr(self, "_" + kind)(rng, world)
 
     # -- transactions
@@ -59,15 +56,13 @@ class Generator:
                 "writes": writes, "end": self._end(rng) if len(world.order) > 1 else "finish"}
 
     def _writes(self, rng, world):
-        if rng.random() < 0.04 and "empty" not in self.without:
+        if rng.random() < 0.04:
             return []
         writes = {}
         for _ in range(rng.choice([1, 1, 1, 2, 2, 3, 5])):
             write = self._new(rng, world) if rng.random() < 0.3 else self._change(rng, world)
             for write in write:
                 writes.setdefault(write[1], write)
-        if "empty" in self.without and all(kind == "check" for kind, *_ in writes.values()):
-            return [self._store(rng, world, 0, 0, "node")]
         return list(writes.values())
 
     def _new(self, rng, world):
@@ -94,7 +89,7 @@ class Generator:
         what = rng.random()
         if what < 0.10:
             return [("check", oid, base)]
-        if what < 0.17 and oid and "delete" not in self.without:
+        if what < 0.17 and oid:
             garbage = sorted(set(world.alive()) - world.reachable())
             if garbage and rng.random() < 0.8:
                 oid = rng.choice(garbage)
@@ -109,10 +104,10 @@ class Generator:
         return "node"
 
     def _store(self, rng, world, oid, base, kind):
-        if kind == "blob" and "blob" not in self.without:
+        if kind == "blob":
             return ("blob", oid, base, (rng.randrange(1 << 30), rng.choice(BLOB_SIZES)))
         return ("store", oid, base, self._spec(
-            rng, world, "node" if kind == "blob" else kind))
+            rng, world, kind))
 
     def _spec(self, rng, world, kind, refer_to=None):
         if kind != "node":

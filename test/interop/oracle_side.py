@@ -27,6 +27,7 @@ from persistent.TimeStamp import TimeStamp
 from ZEO.Exceptions import ServerException
 from ZODB.Connection import TransactionMetaData
 from ZODB.POSException import MultipleUndoErrors
+from ZODB.POSException import POSKeyError
 from ZODB.utils import maxtid
 from ZODB.utils import p64
 from ZODB.utils import u64
@@ -368,16 +369,28 @@ class Side:
         """
         return [
             (t.tid, t.status, t.user, t.description, t.extension,
-             list(dict.fromkeys((r.oid, r.tid, r.data, r.data_txn) for r in t)))
+             # The last of several records of an object counts, their order does not.
+             [record for _, record in sorted(
+                 {r.oid: (r.oid, r.tid, r.data, r.data_txn) for r in t}.items())])
             for t in self.reader.iterator(self.tid(start), self.tid(stop))]
 
     def query_records(self):
-        """All current records, by record_iternext; an error ends the walk."""
+        """All current records, by record_iternext; an error ends the walk.
+
+        The reference fails at objects that were deleted: then it goes on behind.
+        """
         result, position = [], None
         while True:
             try:
                 oid, tid, data, position = self.reader.record_iternext(position)
+            except POSKeyError as error:
+                if not self.server.reference:
+                    return [*result, self._error(error)]
+                position = p64(u64(error.args[0]) + 1)
+                continue
             except Exception as error:
+                if self.server.reference and isinstance(error, ValueError) and position:
+                    return result
                 return [*result, self._error(error)]
             result.append((oid, tid, data))
             if position is None:

@@ -21,12 +21,6 @@ SEED = int(os.environ.get("ORACLE_SEED") or random.SystemRandom().randrange(1 <<
 STEPS = int(os.environ.get("ORACLE_STEPS", 0))
 REPLAY = os.environ.get("ORACLE_REPLAY")
 
-# Operations, writes and queries that the server does not know yet; "empty" are
-# transactions without changes, which it does not keep.
-NOT_YET = set() if harness.REFERENCE else {
-    "undo", "restore", "pack", "delete", "blob", "loadBlob", "iterate", "records",
-    "undoLog", "undoInfo", "info", "empty"}
-
 # What happens in every long run.
 OUTCOMES = {
     "commit: committed, resolved", "commit: ConflictError", "commit: ReadConflictError",
@@ -48,7 +42,7 @@ def new_run(tmp_path, caplog):
         server = harness.Server(
             directory / "server", harness.Bucket("directory", directory),
             msgpack=msgpack, pack_gc=pack_gc, reference=reference,
-            arguments=[] if "pack" in NOT_YET else ["--pack-grace", "0s"])
+            arguments=["--pack-grace", "0s"])
         server.start()
         sides.append(Side(name, directory / "clients", server))
         return sides[-1]
@@ -66,7 +60,7 @@ def new_run(tmp_path, caplog):
 @pytest.mark.timeout(max(300, STEPS))
 @pytest.mark.parametrize("n", range(1 if STEPS or REPLAY else 2))
 def test_the_answers_are_those_of_a_file_storage(new_run, n):
-    run = new_run(SEED + n, without=NOT_YET)
+    run = new_run(SEED + n)
     print(f"ORACLE_SEED={SEED + n}")
     if REPLAY:
         with open(REPLAY) as log:
@@ -75,7 +69,7 @@ def test_the_answers_are_those_of_a_file_storage(new_run, n):
         run.run(STEPS or 200)
     for outcome, count in sorted(run.outcomes.items()):
         print(f"{count:6} {outcome}")
-    if STEPS >= 5000 and not NOT_YET:
+    if STEPS >= 5000:
         assert OUTCOMES <= set(run.outcomes)
 
 
