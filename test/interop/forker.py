@@ -78,7 +78,7 @@ class Forker:
         sections = parse(text).sections
         [zeo] = [s for s in sections if s.type == "zeo"]
         logs = [s for s in sections if s.type == "eventlog"]
-        storages = [s for s in sections if s is not zeo and s not in logs]
+        storages = [s for s in sections if s.type not in ("zeo", "eventlog")]
 
         address = SocketBindingAddress(one(zeo, "address")).address
         if isinstance(address, str):
