@@ -217,6 +217,7 @@ class Server:
             bucket.path.mkdir(parents=True, exist_ok=True)
             conf += [f"<filestorage {name}>",
                      f"  path {bucket.path / 'Data.fs'}",
+                     f"  blob-dir {bucket.path / 'blobs'}",
                      "</filestorage>"]
         path = self.directory / "zeo.conf"
         path.write_text("\n".join(conf) + "\n")
