@@ -116,9 +116,9 @@ func (h *harness) must(err error) {
 	}
 }
 
-func (h *harness) begin(origin zodb.Observer) zodb.Transaction {
+func (h *harness) begin() zodb.Transaction {
 	h.Helper()
-	txn, err := h.s.Begin(zodb.TxnMeta{User: []byte("u"), Description: []byte("d"), Status: ' '}, zodb.NoTid, origin)
+	txn, err := h.s.Begin(zodb.TxnMeta{User: []byte("u"), Description: []byte("d"), Status: ' '}, zodb.NoTid, nil)
 	h.must(err)
 	return txn
 }
@@ -132,7 +132,7 @@ type change struct {
 
 func (h *harness) beginWith(changes ...change) zodb.Transaction {
 	h.Helper()
-	txn := h.begin(nil)
+	txn := h.begin()
 	for _, c := range changes {
 		h.must(txn.Store(c.oid, c.serial, []byte(c.data)))
 	}

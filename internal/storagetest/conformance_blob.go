@@ -35,7 +35,7 @@ func (h *harness) upload(data []byte) zodb.BlobUpload {
 
 func (h *harness) commitBlob(oid zodb.Oid, serial zodb.Tid, data string, blob []byte) zodb.Tid {
 	h.Helper()
-	txn := h.begin(nil)
+	txn := h.begin()
 	h.must(txn.StoreBlob(oid, serial, []byte(data), h.upload(blob)))
 	h.vote(txn)
 	return h.finish(txn).Tid
@@ -147,7 +147,7 @@ func blobsThroughUndo(h *harness) {
 func blobKeptInConflict(h *harness) {
 	t1 := h.commitBlob(1, 0, "a", []byte("blob a"))
 	t2 := h.commitBlob(1, t1, "b", []byte("blob b"))
-	txn := h.begin(nil)
+	txn := h.begin()
 	h.must(txn.StoreBlob(1, t1, []byte("c"), h.upload([]byte("blob c"))))
 	ballot, err := txn.Vote(h.Context())
 	h.wantConflict(ballot.Conflicts, err, zodb.Conflict{Oid: 1, Committed: t2, Read: t1, Data: []byte("c")})
@@ -174,7 +174,7 @@ func blobAfterStore(h *harness) {
 }
 
 func abortedBlobs(h *harness) {
-	txn := h.begin(nil)
+	txn := h.begin()
 	up := h.upload(randomBytes(5, 100_000))
 	h.must(txn.StoreBlob(1, 0, []byte("a"), up))
 	h.vote(txn)
@@ -186,7 +186,7 @@ func abortedBlobs(h *harness) {
 	}
 	h.upload([]byte("nobody's")).Abort()
 
-	txn = h.begin(nil)
+	txn = h.begin()
 	up = h.upload([]byte("blob"))
 	h.must(txn.StoreBlob(1, 0, []byte("a"), up))
 	up.Abort() // does nothing

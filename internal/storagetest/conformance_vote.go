@@ -228,7 +228,7 @@ func noLostUpdates(h *harness) {
 		if err != nil {
 			return err
 		}
-		txn := h.begin(nil)
+		txn := h.begin()
 		for {
 			if err := txn.Store(1, rev.Serial, encode(binary.BigEndian.Uint64(rev.Data)+1)); err != nil {
 				return err
