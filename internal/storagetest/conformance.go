@@ -35,6 +35,7 @@ func Conformance(t *testing.T, open func(t *testing.T) zodb.Storage) {
 		{"a write waits for a check", writeWaitsForCheck},
 		{"a check waits for a write", checkWaitsForWrite},
 		{"a check fails for what changed before", checkFails},
+		{"a check fails for what was deleted", checkOfDeletedFails},
 		{"a conflict leaves the transaction usable", conflictGoesOn},
 		{"with conflicts no lock is held", conflictHoldsNoLock},
 		{"a vote that waits holds no lock", waitingHoldsNoLock},

@@ -20,7 +20,7 @@ func randomBytes(seed byte, n int) []byte {
 // upload writes a blob in several pieces.
 func (h *harness) upload(data []byte) zodb.BlobUpload {
 	h.Helper()
-	up, err := h.s.NewBlob()
+	up, err := h.s.NewBlob(h.Context())
 	h.must(err)
 	for len(data) > 0 {
 		n := min(len(data), 59_000)
@@ -89,6 +89,17 @@ func blobsComeBack(h *harness) {
 		h.Error("a blob can be read to the end after its context was done")
 	}
 	h.must(r.Close())
+
+	ctx, cancel = context.WithCancel(h.Context())
+	up, err := h.s.NewBlob(ctx)
+	h.must(err)
+	_, err = up.Write([]byte("begun"))
+	h.must(err)
+	cancel()
+	for err == nil { // what was on its way may still be taken
+		_, err = up.Write([]byte("more"))
+	}
+	up.Abort()
 }
 
 func severalBlobsAtOnce(h *harness) {
@@ -101,7 +112,7 @@ func severalBlobsAtOnce(h *harness) {
 				return
 			}
 			for j := range 3 {
-				up, err := h.s.NewBlob()
+				up, err := h.s.NewBlob(h.Context())
 				if err == nil {
 					_, err = up.Write(randomBytes(byte(10*i+j), 100_000))
 				}

@@ -14,7 +14,7 @@ func emptyTransaction(h *harness) {
 	seen := &recorder{}
 	h.s.Subscribe(seen)
 	defer h.s.Unsubscribe(seen)
-	empty := h.begin(nil)
+	empty := h.begin()
 	h.vote(empty)
 	c := h.finish(empty)
 	if c.Tid <= t1 || len(c.Oids) > 0 || h.s.LastTransaction() != c.Tid {

@@ -153,9 +153,9 @@ type blobStorage struct {
 	loadBlob func(ctx context.Context, oid zodb.Oid, serial zodb.Tid) (io.ReadCloser, error)
 }
 
-func (s *blobStorage) NewBlob() (zodb.BlobUpload, error) {
+func (s *blobStorage) NewBlob(ctx context.Context) (zodb.BlobUpload, error) {
 	if s.newBlob == nil {
-		return s.Storage.NewBlob()
+		return s.Storage.NewBlob(ctx)
 	}
 	return s.newBlob()
 }
@@ -188,7 +188,7 @@ func TestAnUploadThatFailsFailsTheVote(t *testing.T) {
 		fault := errors.New("the bucket is full")
 		up := &testUpload{fail: fault, aborted: make(chan struct{})}
 		storage := &blobStorage{Storage: s.storage, newBlob: func() (zodb.BlobUpload, error) {
-			up.BlobUpload, _ = s.storage.NewBlob()
+			up.BlobUpload, _ = s.storage.NewBlob(t.Context())
 			return up, nil
 		}}
 		p := serve(t, storage, Options{}).client(enc)
@@ -224,7 +224,7 @@ func TestAnUploadIsAbortedWithItsTransactionOrConnection(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := newMemory()
 			up := &testUpload{aborted: make(chan struct{})}
-			up.BlobUpload, _ = m.NewBlob()
+			up.BlobUpload, _ = m.NewBlob(t.Context())
 			s := serve(t, &blobStorage{Storage: m, newBlob: func() (zodb.BlobUpload, error) { return up, nil }}, Options{})
 			p := s.client(Z5)
 			p.begin(5)

@@ -39,7 +39,7 @@ func (c *conn) storeBlobStart(*call) (any, error) {
 		return nil, violation("storeBlobStart was called twice without storeBlobEnd")
 	}
 	u := &upload{}
-	u.blob, u.err = c.storage.NewBlob()
+	u.blob, u.err = c.storage.NewBlob(c.ctx)
 	c.upload = u
 	return nil, nil
 }
