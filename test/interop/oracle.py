@@ -34,9 +34,8 @@ deleted objects The reference counts objects that were deleted until it is packe
 blob records    ZEO's client sends the record of a blob twice in a transaction,
                 and a FileStorage keeps both; so it does with those of several
                 undos in one transaction. The last one counts.
-deletions       A FileStorage says of undo that made an object not exist again
-                which record it took that from, and its getTid takes such an
-                object for one that exists.
+deletions       The getTid of a FileStorage takes an object that does not exist
+                again, after undo, for one that does.
 several undos   A merge by the client takes care of changes of an object that
                 followed each other. Undo of others, with changes between them
                 that stay, is refused; a FileStorage can merge them one by one.
@@ -246,10 +245,11 @@ class Run:
         if operation["op"] == "undo":
             if not isinstance(ours, Raised) or theirs[0] != "MultipleUndoErrors":
                 return False
+            if ours[0] not in ("ConflictError", "MultipleUndoErrors"):
+                return False
             named = {ours[1]} if ours[0] == "ConflictError" else set(ours[1])
             # Of several the reference stops at the first that fails.
-            return ours[0] in ("ConflictError", "MultipleUndoErrors") and (
-                named <= set(theirs[1]) or len(operation["undone"]) > 1)
+            return named <= set(theirs[1]) or len(operation["undone"]) > 1
         if operation["op"] in ("commit", "race"):
             return self.are_both_reasons(operation.get("second", operation), ours, theirs)
         if operation["op"] in ("leave", "return"):

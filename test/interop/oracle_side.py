@@ -371,8 +371,7 @@ class Side:
             (t.tid, t.status, t.user, t.description, t.extension,
              # The last of several records of an object counts, their order does not.
              [record for _, record in sorted(
-                 {r.oid: (r.oid, r.tid, r.data, r.data is not None and r.data_txn or None)
-                  for r in t}.items())])
+                 {r.oid: (r.oid, r.tid, r.data, r.data_txn) for r in t}.items())])
             for t in self.reader.iterator(self.tid(start), self.tid(stop))]
 
     def query_records(self):
