@@ -243,13 +243,16 @@ class Run:
         if self.reference:
             return False
         if operation["op"] == "undo":
-            if not isinstance(ours, Raised) or theirs[0] != "MultipleUndoErrors":
+            errors = {"ConflictError", "MultipleUndoErrors", "UndoError"}
+            if not all(isinstance(answer, Raised) and answer[0] in errors
+                       for answer in (ours, theirs)):
                 return False
-            if ours[0] not in ("ConflictError", "MultipleUndoErrors"):
+            if len(operation["undone"]) > 1:  # the reference stops at the first that fails
+                return True
+            if theirs[0] == "UndoError" or ours[0] == "UndoError":
                 return False
             named = {ours[1]} if ours[0] == "ConflictError" else set(ours[1])
-            # Of several the reference stops at the first that fails.
-            return named <= set(theirs[1]) or len(operation["undone"]) > 1
+            return named <= set(theirs[1])
         if operation["op"] in ("commit", "race"):
             return self.are_both_reasons(operation.get("second", operation), ours, theirs)
         if operation["op"] in ("leave", "return"):
