@@ -337,11 +337,11 @@ func (e *Engine) admitTid(tid zodb.Tid) error {
 	last := e.seq.last
 	e.seq.Unlock()
 	if tid <= last {
-		return fmt.Errorf("cannot restore transaction %s: the database has later ones already, the last is %s; "+
+		return fmt.Errorf("cannot commit under tid %s: the database has later ones already, the last is %s; "+
 			"restore into an empty database, or continue where an earlier copy ended", tid, last)
 	}
 	if tid.Time().Sub(e.opts.Now()) > maxAhead {
-		return fmt.Errorf("cannot restore transaction %s: its time, %s, lies more than %s in the future",
+		return fmt.Errorf("cannot commit under tid %s: its time, %s, lies more than %s in the future",
 			tid, tid.Time().Format(time.RFC3339), maxAhead)
 	}
 	return nil

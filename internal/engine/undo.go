@@ -274,7 +274,7 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 	rec := txlog.Record{Oid: oid, Prev: current.Serial, Kind: txlog.RecordDeletion}
 	switch {
 	case !same && before == nil:
-		return fail("the transaction created the object, and a later one changed it")
+		return fail("the transaction created the object, which was changed by a later transaction")
 	case !same:
 		// The client can merge once for each object.
 		first, last := u.span(all, at)

@@ -69,8 +69,12 @@ def server(bucket, new_server):
 
 @pytest.fixture(params=[False, True], ids=["Z5", "M5"])
 def served(request, new_bucket, new_server):
-    """A server over a directory, speaking each of the two encodings."""
-    return new_server(new_bucket("directory"), msgpack=request.param)
+    """A server over a directory, speaking each of the two encodings.
+
+    What its packs drop is gone at once, as with the reference server.
+    """
+    return new_server(new_bucket("directory"), msgpack=request.param,
+                      arguments=["--pack-grace", "0s"])
 
 
 @pytest.fixture

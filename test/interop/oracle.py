@@ -23,8 +23,10 @@ invalidations   The reference announces neither what deleteObject deleted nor
                 what was restored, so its clients go on with stale caches. This
                 server announces all, and remembers it as far back as its
                 database goes, not for so many transactions.
-pack            A FileStorage fails at a reference to nothing, and drops what
-                only later revisions refer to; this server does neither. After
+pack            A FileStorage fails at a reference to nothing, drops what only
+                later revisions refer to, hides older revisions whose data a
+                later one shares, and deletes blobs of later revisions of objects
+                that were garbage for a time; this server does none of it. After
                 such a pack it is proved that what must be there is there.
 restarts        A FileStorage whose newest transaction was packed away has
                 forgotten its tid when it is opened again, and its clients then
@@ -262,7 +264,15 @@ class Run:
         return False
 
     def is_out_of_reach(self, operation, ours, theirs):
-        """Whether several undos of one object could be merged by the reference only."""
+        """Whether only the reference could do it.
+
+        It can merge several undos of one object, and it takes an object that undo
+        made not exist again for one that can be relied upon.
+        """
+        if (operation["op"] == "commit" and isinstance(ours, Raised) and not self.reference
+                and ours[0] == "POSKeyError" and self.world.data(ours[1]) is None
+                and not isinstance(theirs, Raised)):
+            return any(kind == "check" and oid == ours[1] for kind, oid, *_ in operation["writes"])
         if (self.reference or operation["op"] != "undo" or not isinstance(ours, Raised)
                 or ours[0] != "MultipleUndoErrors" or isinstance(theirs, Raised)):
             return False
@@ -298,7 +308,9 @@ class Run:
         before = {(oid, mark): data for oid, revisions in self.world.revisions.items()
                   for mark, data, _ in revisions}
         after, kept = (self.records(side) for side in self.sides)
-        for key in plan.kept | (set(kept) if theirs is None else set()):
+        # What a FileStorage keeps of an object that does not exist is of no use.
+        kept = {key for key, data in kept.items() if data is not None}
+        for key in plan.kept | (kept if theirs is None else set()):
             if key not in after:
                 self.fail("the pack", f"object {key[0]} of {key[1]} is gone")
         for key, data in after.items():

@@ -14,9 +14,6 @@ from ZODB.utils import z64
 
 from harness import wait_until
 
-pack_is_missing = pytest.mark.xfail(
-    not harness.REFERENCE, reason="pack does not exist yet", strict=True)
-
 
 def run(tool, *arguments):
     """Run a program that was installed with ZEO."""
@@ -142,7 +139,6 @@ def test_status_tells_of_votes_that_wait(directory_server):
         connection.close()
 
 
-@pack_is_missing
 def test_zeopack_packs_every_storage_it_is_told(new_bucket, new_server, open_db):
     server = new_server({"1": new_bucket(), "other": new_bucket()})
     host, port = server.address
@@ -161,7 +157,6 @@ def test_zeopack_packs_every_storage_it_is_told(new_bucket, new_server, open_db)
             assert connection.root()["n"] == 4
 
 
-@pack_is_missing
 def test_zeopack_keeps_the_days_it_is_told_to_keep(used, open_db):
     host, port = used.address
     done = run("zeopack", "-d", 1, f"{host}:{port}")
@@ -169,7 +164,6 @@ def test_zeopack_keeps_the_days_it_is_told_to_keep(used, open_db):
     assert len(open_db(used).history(z64, 10)) == 4
 
 
-@pack_is_missing
 def test_zeopack_over_a_socket(new_bucket, new_server, open_db, tmp_path):
     path = tmp_path / "zeo.sock"
     new_server(new_bucket(), listen=f"unix:{path}")
