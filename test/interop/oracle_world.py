@@ -80,14 +80,19 @@ class PackPlan:
         before = set(world.order[:end])
         self.current = {}  # oid -> (mark, data) at the pack's time
         self.later = []
+        ghosts = set()  # objects that undo made not exist again, which a FileStorage keeps
         for oid, revisions in world.revisions.items():
             for mark, data, data_txn in revisions:
                 if mark not in before:
                     self.later.append((oid, mark, data, data_txn))
-                elif data is None:
-                    self.current.pop(oid, None)
-                else:
+                    continue
+                ghosts.discard(oid)
+                if data is not None:
                     self.current[oid] = (mark, data)
+                    continue
+                self.current.pop(oid, None)
+                if data_txn is not None:
+                    ghosts.add(oid)
         self.dangling = False
         self.differs = None
         if self._is_redundant(world, before):
@@ -126,6 +131,7 @@ class PackPlan:
         self.differs = (
             "it fails at a reference to nothing" if fails else
             "it deletes blobs of later revisions" if losing else
+            "it keeps an object that does not exist" if ghosts else
             "it hides an older record that a later one shares" if hidden else
             "it drops what later revisions refer to" if everything != with_shared else None)
 
