@@ -104,7 +104,9 @@ class PackPlan:
             self.kept = later | {(oid, mark) for oid, (mark, _) in self.current.items()}
             shared = any(t in before and (oid, t) not in self.kept
                          for oid, _, _, t in self.later if t is not None)
-            self.differs = shared and "it loses its way to data that a later record shares"
+            self.differs = (
+                "it loses its way to data that a later record shares" if shared else
+                "it keeps an object that does not exist" if ghosts else None)
             return
         # A FileStorage starts at the root, and wants to find whatever is referred to.
         first = self._reach([0] if self.current else [])
