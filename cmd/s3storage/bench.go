@@ -15,7 +15,7 @@ import (
 
 // benchCmd measures a ZEO server, any ZEO 5 server, from the outside.
 type benchCmd struct {
-	Workload string `arg:"" enum:"fill,commit,load,mixed" default:"commit" help:"What the clients do: fill writes new objects; commit writes each client's own objects over and over; load reads random objects; mixed loads some objects and then commits, as a request does that writes."`
+	Workload string `arg:"" enum:"fill,commit,load,mixed,upload,download" default:"commit" help:"What the clients do: fill writes new objects; commit writes each client's own objects over and over; load reads random objects; mixed loads some objects and then commits, as a request does that writes; upload commits new blobs; download reads one."`
 
 	Address string `default:"127.0.0.1:8100" placeholder:"HOST:PORT" help:"The server to measure: host:port, or the path of a socket. Default: ${default}."`
 	Storage string `default:"1" help:"Name of the storage there. Default: ${default}."`
@@ -24,10 +24,12 @@ type benchCmd struct {
 	Clients     int  `short:"c" default:"1" help:"Connections that work at the same time. Default: ${default}."`
 	Pipeline    int  `default:"1" help:"load, mixed: loads under way at once on each connection. Default: ${default}."`
 	Objects     int  `short:"n" default:"3" help:"Objects in a transaction. Default: ${default}."`
-	Size        int  `default:"1000" help:"Bytes of an object. Default: ${default}."`
+	Size        int  `default:"1000" help:"Bytes of an object, or of a blob. Default: ${default}."`
 	Reads       int  `default:"10" help:"mixed: loads before each commit. Default: ${default}."`
 	WorkingSet  int  `default:"1000" help:"Objects to load from, or that the commits of all clients go round. Default: ${default}."`
 	Conflicting bool `help:"commit, mixed: one object of each transaction is the same for all clients, so that they conflict and have to try again."`
+	Writers     int  `help:"load: so many other clients change what is loaded at the same time, store blobs and undo."`
+	Undone      int  `help:"load, mixed: how often what is loaded was changed, undone and done again before."`
 	Existing    bool `help:"load: read the first objects of the database, instead of some written for the purpose. Writes nothing."`
 
 	Duration     time.Duration `short:"d" default:"10s" help:"How long to measure each server. Default: ${default}."`
@@ -57,6 +59,11 @@ Is this server faster than ZEO's own? Start both, then
 
     runzeo -a 127.0.0.1:8200 -f Data.fs
     s3storage bench commit --clients 32 --address 127.0.0.1:8100 --vs 127.0.0.1:8200
+
+The same while others write, and how fast are blobs of 100 MB stored?
+
+    s3storage bench load --pipeline 64 --writers 8 --undone 3
+    s3storage bench upload --size 100000000
 
 Read the database that is there, and change nothing:
 
@@ -88,6 +95,8 @@ func (c *benchCmd) Run() error {
 			WorkingSet:  c.WorkingSet,
 			Conflicting: c.Conflicting,
 			Existing:    c.Existing,
+			Writers:     c.Writers,
+			Undone:      c.Undone,
 		},
 		Duration: c.Duration,
 		Count:    c.Transactions,

@@ -58,11 +58,14 @@ func TestWorkloadsStopAtTheirCount(t *testing.T) {
 	for _, tt := range []struct {
 		workload       Workload
 		commits, loads int64
-		objects        int64 // in the database afterwards
+		stored         int64 // objects
+		before         int64 // objects that were written to be loaded
 	}{
-		{Fill, 50, 0, 150},
-		{Load, 0, 50, 250},
-		{Mixed, 50, 250, 250 + 150},
+		{Fill, 50, 0, 150, 0},
+		{Load, 0, 50, 0, 250},
+		{Mixed, 50, 250, 150, 250},
+		{Upload, 50, 0, 50, 0},
+		{Download, 0, 50, 0, 1},
 	} {
 		t.Run(string(tt.workload), func(t *testing.T) {
 			address, storage := serve(t)
@@ -71,10 +74,10 @@ func TestWorkloadsStopAtTheirCount(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := r.Figures
-			if f.Commits.Count() != tt.commits || f.Loads.Count() != tt.loads || f.Stored != 3*tt.commits {
+			if f.Commits.Count() != tt.commits || f.Loads.Count() != tt.loads || f.Stored != tt.stored {
 				t.Errorf("%d commits, %d loads, %d objects stored", f.Commits.Count(), f.Loads.Count(), f.Stored)
 			}
-			if n := storage.Info().Objects; n != tt.objects {
+			if n := storage.Info().Objects; n != tt.before+tt.stored {
 				t.Errorf("%d objects", n)
 			}
 		})
@@ -112,6 +115,60 @@ func TestConflictingCommitsAreTriedAgain(t *testing.T) {
 	}
 	if n := storage.Stats().Commits; n != 50+1 {
 		t.Errorf("the storage has seen %d commits", n)
+	}
+}
+
+func TestLoadsGoOnBesideWritersThatStoreBlobsAndUndo(t *testing.T) {
+	address, storage := serve(t)
+	p := plan(address, Load)
+	p.Writers, p.Undone, p.Count = 3, 2, 0
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { // once each writer has come to its undo
+		for storage.Stats().Commits < 200 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	r, err := Measure(ctx, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := r.Figures
+	if f.Loads.Count() == 0 || f.Beside.Count() < 100 || f.Commits.Count() != 0 || f.count() != f.Loads.Count() {
+		t.Errorf("%d loads, %d commits beside, %d counted", f.Loads.Count(), f.Beside.Count(), f.count())
+	}
+	// Of a hundred objects a transaction: written twice, and four times undone.
+	if n := storage.Stats().Commits - f.Beside.Count(); n < 3*6 {
+		t.Errorf("%d commits before", n)
+	}
+	blobs := 0
+	for it := storage.Iterate(0, zodb.MaxTid); ; {
+		info, err := it.Next(t.Context())
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for records := it.Records(); ; {
+			rec, err := records.Next(t.Context())
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if b, err := storage.LoadBlob(t.Context(), rec.Oid, info.Tid); err == nil {
+				blobs++
+				if n, err := io.Copy(io.Discard, b); n != writersBlobSize || err != nil {
+					t.Errorf("a blob of %d bytes, %v", n, err)
+				}
+				b.Close()
+			}
+		}
+	}
+	if blobs < p.Writers {
+		t.Errorf("%d blobs", blobs)
 	}
 }
 
@@ -182,7 +239,7 @@ func TestTwoServersAreComparedByTurns(t *testing.T) {
 
 func TestAnInterruptedBenchmarkReportsWhatItHas(t *testing.T) {
 	address, storage := serve(t)
-	for _, workload := range []Workload{Commit, Load, Mixed} {
+	for _, workload := range []Workload{Commit, Load, Mixed, Upload} {
 		ctx, cancel := context.WithCancel(t.Context())
 		before := storage.Stats()
 		go func() { // once the clients are at work
@@ -236,6 +293,10 @@ func TestPlansThatCannotWorkAreRefused(t *testing.T) {
 		func(p *Plan) { p.Pipeline = 0 },
 		func(p *Plan) { p.Pipeline = MaxPipeline + 1 },
 		func(p *Plan) { p.Existing = true },
+		func(p *Plan) { p.Writers = 1 },
+		func(p *Plan) { p.Workload, p.Writers = Load, -1 },
+		func(p *Plan) { p.Workload, p.Writers = Load, p.WorkingSet+1 },
+		func(p *Plan) { p.Workload, p.Writers, p.Existing = Load, 1, true },
 	} {
 		p := plan("/nowhere", Commit)
 		change(&p)

@@ -10,6 +10,7 @@ type Figures struct {
 	Elapsed   time.Duration // measured time
 	Commits   Histogram     // from tpc_begin to the reply to tpc_finish, repeats after conflicts included
 	Loads     Histogram
+	Beside    Histogram     // commits of Options.Writers
 	Stored    int64         // objects committed
 	Conflicts int64         // votes that had to be repeated
 	Told      int64         // invalidations received
@@ -27,6 +28,7 @@ func (f *Figures) Add(other *Figures) {
 func (f *Figures) addWork(other *Figures) {
 	f.Commits.Merge(&other.Commits)
 	f.Loads.Merge(&other.Loads)
+	f.Beside.Merge(&other.Beside)
 	f.Stored += other.Stored
 	f.Conflicts += other.Conflicts
 	f.Told += other.Told
@@ -81,9 +83,10 @@ func (f *Figures) MarshalJSON() ([]byte, error) {
 		Seconds       float64     `json:"seconds"`
 		Commits       *jsonSeries `json:"commits,omitempty"`
 		Loads         *jsonSeries `json:"loads,omitempty"`
+		Beside        *jsonSeries `json:"commits_beside,omitempty"`
 		Stored        int64       `json:"objects_stored,omitempty"`
 		Conflicts     int64       `json:"conflicts,omitempty"`
 		Invalidations int64       `json:"invalidations,omitempty"`
 		ClientCPU     float64     `json:"client_cpu_seconds"`
-	}{f.Elapsed.Seconds(), f.series(&f.Commits), f.series(&f.Loads), f.Stored, f.Conflicts, f.Told, f.CPU.Seconds()})
+	}{f.Elapsed.Seconds(), f.series(&f.Commits), f.series(&f.Loads), f.series(&f.Beside), f.Stored, f.Conflicts, f.Told, f.CPU.Seconds()})
 }

@@ -48,7 +48,7 @@ func writeServer(w io.Writer, address string, f *Figures) {
 	for _, s := range []struct {
 		name string
 		h    *Histogram
-	}{{"commits", &f.Commits}, {"loads", &f.Loads}} {
+	}{{"commits", &f.Commits}, {"loads", &f.Loads}, {"commits beside", &f.Beside}} {
 		if n := s.h.Count(); n > 0 {
 			fmt.Fprintf(w, "%s\t%s\t%.0f\t%s\t%s\t%s\t%s\t\n", address, s.name, f.PerSecond(n),
 				short(s.h.Quantile(0.5)), short(s.h.Quantile(0.9)), short(s.h.Quantile(0.99)), short(s.h.Max()))
@@ -76,10 +76,19 @@ func (o *Options) describe() string {
 	if o.Workload == Mixed {
 		s += fmt.Sprintf(", %d loads before each commit", o.Reads)
 	}
-	if o.Workload == Load {
+	switch o.Workload {
+	case Load:
 		s += fmt.Sprintf(", %d loads under way on each", o.Pipeline)
-	} else {
+	case Upload, Download:
+		s += fmt.Sprintf(", blobs of %d bytes", o.Size)
+	default:
 		s += fmt.Sprintf(", %d objects of %d bytes in a transaction", o.Objects, o.Size)
+	}
+	if o.Undone > 0 {
+		s += fmt.Sprintf(", of objects that were changed, undone and done again %d times", o.Undone)
+	}
+	if o.Writers > 0 {
+		s += fmt.Sprintf(", %d writers beside", o.Writers)
 	}
 	if o.Conflicting {
 		s += ", one of them shared"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,10 +18,12 @@ type Workload string
 
 // The workloads; the comment of the package says what they are.
 const (
-	Fill   Workload = "fill"
-	Commit Workload = "commit"
-	Load   Workload = "load"
-	Mixed  Workload = "mixed"
+	Fill     Workload = "fill"
+	Commit   Workload = "commit"
+	Load     Workload = "load"
+	Mixed    Workload = "mixed"
+	Upload   Workload = "upload"
+	Download Workload = "download"
 )
 
 // Options say what is to be measured.
@@ -31,10 +34,12 @@ type Options struct {
 	Pipeline    int      `json:"pipeline"`    // loads under way on each connection
 	Objects     int      `json:"objects"`     // objects in a transaction
 	Reads       int      `json:"reads"`       // mixed: loads before each commit
-	Size        int      `json:"size"`        // bytes of a record
+	Size        int      `json:"size"`        // bytes of a record, or blob
 	WorkingSet  int      `json:"working_set"` // objects that are loaded, or that commits go round
 	Conflicting bool     `json:"conflicting"` // one object of each transaction is the same for all clients
 	Existing    bool     `json:"existing"`    // load what the database holds, write nothing before
+	Writers     int      `json:"writers"`     // load: clients besides that commit changes of what is loaded
+	Undone      int      `json:"undone"`      // how often changes of what is loaded were undone and done again
 }
 
 // MaxPipeline bounds Options.Pipeline: see zeo.Client.LoadBeforeAsync.
@@ -47,8 +52,11 @@ func (o *Options) check() error {
 	if o.Pipeline < 1 || o.Pipeline > MaxPipeline {
 		return fmt.Errorf("between 1 and %d loads can be under way on a connection", MaxPipeline)
 	}
-	if o.Existing && o.Workload != Load {
-		return fmt.Errorf("%s writes; only loads can do with existing objects", o.Workload)
+	if o.Existing && (o.Workload != Load || o.Writers > 0) {
+		return fmt.Errorf("%s writes; only loads alone can do with existing objects", o.Workload)
+	}
+	if o.Writers < 0 || o.Writers > o.WorkingSet || o.Writers > 0 && o.Workload != Load {
+		return errors.New("only beside loads there can be writers, and no more than there are objects to load")
 	}
 	return nil
 }
@@ -67,8 +75,9 @@ type Session struct {
 
 	options Options
 	workers []*worker
-	set     []zodb.Oid // to be loaded
-	shared  zodb.Oid   // written by all if Options.Conflicting
+	writers []*worker // that commit while the workers load
+	set     []object  // to be loaded
+	shared  zodb.Oid  // written by all if Options.Conflicting
 }
 
 // Open connects the clients and, if loads are to be measured, writes what they
@@ -83,12 +92,17 @@ func Open(ctx context.Context, address string, options Options) (_ *Session, err
 			s.Close()
 		}
 	}()
-	for i := range options.Clients {
+	for i := range options.Clients + options.Writers {
 		client, err := zeo.Dial(ctx, address, zeo.ClientOptions{Storage: options.Storage, ReadOnly: options.Existing})
 		if err != nil {
 			return nil, fmt.Errorf("client %d: %w", i+1, err)
 		}
-		s.workers = append(s.workers, newWorker(s, client, uint64(i)))
+		w := newWorker(s, client, uint64(i))
+		if i < options.Clients {
+			s.workers = append(s.workers, w)
+		} else {
+			s.writers = append(s.writers, w)
+		}
 	}
 	stop := context.AfterFunc(ctx, s.hangUp)
 	err = s.prepare()
@@ -112,6 +126,23 @@ func (s *Session) prepare() (err error) {
 		if s.set, err = first.writeNew(s.options.WorkingSet); err != nil {
 			return err
 		}
+		for i, w := range s.writers {
+			// From here on only the writer looks at the serials.
+			n, m := len(s.set), len(s.writers)
+			w.own = slices.Clone(s.set[i*n/m : (i+1)*n/m])
+			if w.blob.oid, err = w.oid(); err != nil {
+				return err
+			}
+		}
+	case Download:
+		blob := object{}
+		if blob.oid, err = first.oid(); err != nil {
+			return err
+		}
+		if err := first.upload(&blob, s.options.Size); err != nil {
+			return err
+		}
+		s.set = []object{blob}
 	case Commit:
 		share := max(s.options.WorkingSet/len(s.workers), s.options.Objects)
 		for _, w := range s.workers {
@@ -121,14 +152,14 @@ func (s *Session) prepare() (err error) {
 		}
 	}
 	if s.options.Conflicting {
-		oids, err := first.writeNew(1)
+		objects, err := first.writeNew(1)
 		if err != nil {
 			return err
 		}
-		s.shared = oids[0]
+		s.shared = objects[0].oid
 	}
 	// All shall have heard of what was written.
-	for _, w := range s.workers {
+	for _, w := range s.all() {
 		if err := w.client.Ping(); err != nil {
 			return err
 		}
@@ -150,7 +181,7 @@ func (s *Session) findExisting() error {
 			return err
 		}
 		if ok {
-			s.set = append(s.set, oid)
+			s.set = append(s.set, object{oid: oid})
 		}
 	}
 	if len(s.set) == 0 {
@@ -159,16 +190,18 @@ func (s *Session) findExisting() error {
 	return nil
 }
 
+func (s *Session) all() []*worker { return slices.Concat(s.workers, s.writers) }
+
 // Close disconnects.
 func (s *Session) Close() {
-	for _, w := range s.workers {
+	for _, w := range s.all() {
 		w.client.Close()
 	}
 }
 
 // hangUp ends connections, so that nobody waits for the server any more.
 func (s *Session) hangUp() {
-	for _, w := range s.workers {
+	for _, w := range s.all() {
 		go w.client.Close()
 	}
 }
@@ -194,7 +227,7 @@ func (s *Session) Run(ctx context.Context, d time.Duration, count int64) (*Figur
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	for _, w := range s.workers {
+	for _, w := range s.all() {
 		w.begin()
 	}
 	cpu, start := cpuTime(), time.Now()
@@ -204,7 +237,17 @@ func (s *Session) Run(ctx context.Context, d time.Duration, count int64) (*Figur
 	var watch sync.WaitGroup
 	watch.Go(func() { s.watch(ctx, cancel, d+patience, finished) })
 
-	var wg sync.WaitGroup
+	beside, enough := context.WithCancel(ctx)
+	besides := &limit{ctx: beside, deadline: l.deadline.Add(patience)}
+	besides.left.Store(1 << 62)
+	var wg, writers sync.WaitGroup
+	for _, w := range s.writers {
+		writers.Go(func() {
+			if err := w.writeBeside(besides); err != nil {
+				cancel(err)
+			}
+		})
+	}
 	for _, w := range s.workers {
 		wg.Go(func() {
 			if err := w.run(l); err != nil {
@@ -213,11 +256,14 @@ func (s *Session) Run(ctx context.Context, d time.Duration, count int64) (*Figur
 		})
 	}
 	wg.Wait()
+	enough()
+	elapsed := time.Since(start)
+	writers.Wait()
 	close(finished)
 	watch.Wait()
 
-	f := &Figures{Elapsed: time.Since(start), CPU: cpuTime() - cpu}
-	for _, w := range s.workers {
+	f := &Figures{Elapsed: elapsed, CPU: cpuTime() - cpu}
+	for _, w := range s.all() {
 		w.end(f)
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,9 @@ type worker struct {
 	next   int        // where in own the next transaction starts
 	batch  []*object  // of the transaction under way
 	shared object
+
+	turn int    // of a writer beside loads: how many transactions it has committed
+	blob object // that it writes
 
 	// mu guards what the reader of the connection uses too.
 	mu struct {
@@ -60,8 +64,13 @@ func (w *worker) end(f *Figures) {
 
 // run does the session's work until l says that it is time.
 func (w *worker) run(l *limit) error {
-	if w.session.options.Workload == Load {
+	switch w.session.options.Workload {
+	case Load:
 		return w.loadUntil(l)
+	case Upload:
+		return w.uploadUntil(l)
+	case Download:
+		return w.downloadUntil(l)
 	}
 	for l.next(time.Now()) {
 		if w.session.options.Workload == Mixed {
@@ -109,28 +118,56 @@ func (w *worker) takeOids(n int) error {
 	return nil
 }
 
-// writeNew commits n new objects.
-func (w *worker) writeNew(n int) ([]zodb.Oid, error) {
-	var oids []zodb.Oid
-	for len(oids) < n {
+// writeNew commits n new objects, changes them and has the changes undone and
+// done again as often as the options say.
+func (w *worker) writeNew(n int) ([]object, error) {
+	objects := make([]object, n)
+	for some := range slices.Chunk(objects, maxOids) {
 		var batch []*object
-		for range min(n-len(oids), maxOids) {
+		for i := range some {
 			oid, err := w.oid()
 			if err != nil {
 				return nil, err
 			}
-			batch = append(batch, &object{oid: oid})
-			oids = append(oids, oid)
+			some[i].oid = oid
+			batch = append(batch, &some[i])
 		}
-		conflict, err := w.try(batch)
-		if err != nil {
+		if err := w.alone(w.try(batch)); err != nil {
 			return nil, err
 		}
-		if conflict {
-			return nil, errors.New("the server has changed objects under oids that it had just handed out")
+		if w.session.options.Undone == 0 {
+			continue
+		}
+		if err := w.alone(w.try(batch)); err != nil {
+			return nil, err
+		}
+		for range 2 * w.session.options.Undone {
+			if err := w.alone(w.undo(batch)); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return oids, nil
+	return objects, nil
+}
+
+// alone makes an error of a conflict over objects that only this worker changes.
+func (w *worker) alone(conflict bool, err error) error {
+	if conflict {
+		return fmt.Errorf("%s: the server tells of a conflict over objects that nobody else has changed", w.session.Address)
+	}
+	return err
+}
+
+// undo takes back the transaction that has changed the objects last.
+func (w *worker) undo(batch []*object) (conflict bool, err error) {
+	tid, conflict, err := w.transaction(func(id int64) error { return w.client.Undoa(batch[0].serial, id) })
+	if err != nil || conflict {
+		return conflict, err
+	}
+	for _, obj := range batch {
+		obj.serial = tid
+	}
+	return false, nil
 }
 
 // commit commits one transaction, as often as it takes.
@@ -173,39 +210,57 @@ func (w *worker) pick() (*object, error) {
 		oid, err := w.oid()
 		return &object{oid: oid}, err
 	}
+	return w.nextOwn(), nil
+}
+
+func (w *worker) nextOwn() *object {
 	obj := &w.own[w.next]
 	w.next = (w.next + 1) % len(w.own)
-	return obj, nil
+	return obj
 }
 
 // try runs a transaction once and notes the serials that it gave.
 func (w *worker) try(batch []*object) (conflict bool, err error) {
-	w.txn++
-	c, id := w.client, w.txn
-	if err := c.TpcBegin(id, "bench", string(w.session.options.Workload)); err != nil {
-		return false, err
-	}
-	for _, obj := range batch {
-		w.record = appendRecord(w.record[:0], w.mu.rand, w.session.options.Size)
-		if err := c.Storea(obj.oid, obj.serial, w.record, id); err != nil {
-			return false, err
+	tid, conflict, err := w.transaction(func(id int64) error {
+		for _, obj := range batch {
+			w.record = appendRecord(w.record[:0], w.mu.rand, w.session.options.Size)
+			if err := w.client.Storea(obj.oid, obj.serial, w.record, id); err != nil {
+				return err
+			}
 		}
-	}
-	_, conflicts, err := c.Vote(id)
-	if len(conflicts) > 0 || isConflict(err) {
-		return true, c.TpcAbort(id)
-	}
-	if err != nil {
-		return false, fmt.Errorf("vote: %w", err)
-	}
-	tid, err := c.TpcFinish(id)
-	if err != nil {
-		return false, fmt.Errorf("tpc_finish: %w", err)
+		return nil
+	})
+	if err != nil || conflict {
+		return conflict, err
 	}
 	for _, obj := range batch {
 		obj.serial = tid
 	}
 	return false, nil
+}
+
+// transaction commits what change, which is given the id, makes part of it, or
+// aborts it for a conflict.
+func (w *worker) transaction(change func(id int64) error) (tid zodb.Tid, conflict bool, err error) {
+	w.txn++
+	c, id := w.client, w.txn
+	if err := c.TpcBegin(id, "bench", string(w.session.options.Workload)); err != nil {
+		return 0, false, err
+	}
+	if err := change(id); err != nil {
+		return 0, false, err
+	}
+	_, conflicts, err := c.Vote(id)
+	if len(conflicts) > 0 || isConflict(err) {
+		return 0, true, c.TpcAbort(id)
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("vote: %w", err)
+	}
+	if tid, err = c.TpcFinish(id); err != nil {
+		return 0, false, fmt.Errorf("tpc_finish: %w", err)
+	}
+	return tid, false, nil
 }
 
 // isConflict recognises what a server says that resolves conflicts itself, and
@@ -260,7 +315,7 @@ func (l *loader) next(now time.Time) {
 	l.w.mu.Lock()
 	ok := l.w.mu.err == nil && l.more(now)
 	set := l.w.session.set
-	oid := set[l.w.mu.rand.IntN(len(set))]
+	oid := set[l.w.mu.rand.IntN(len(set))].oid
 	l.w.mu.Unlock()
 	if !ok {
 		l.wg.Done()

@@ -73,19 +73,21 @@ func (r *Reader) fetch(s span) (list [][]byte, err error) {
 	offset, n := s.where()
 	where := cache.Range{Name: s.id.Name(), Offset: offset, Size: n}
 	err = bucket.Rereading(r.ctx, func() error {
+		list = nil
 		raw, err := r.disk.Get(r.ctx, where, func(ctx context.Context) ([]byte, error) {
 			raw, err := r.b.GetRange(ctx, where.Name, offset, n)
 			if err == nil {
-				_, err = s.decode(raw) // before it is kept
+				list, err = s.decode(raw) // before it is kept
 			}
 			if err != nil {
 				return nil, fmt.Errorf("reading a blob from %s: %w", r.b.Properties().Location, err)
 			}
 			return raw, nil
 		})
-		if err != nil {
+		if err != nil || list != nil {
 			return err
 		}
+		// From the disk, or another reader's.
 		if list, err = s.decode(raw); err != nil {
 			r.disk.Drop(where)
 		}

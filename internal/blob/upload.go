@@ -1,7 +1,6 @@
 package blob
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -17,21 +16,32 @@ import (
 // An Upload writes a new blob object from a stream of bytes.
 //
 // Write and Finish are for one goroutine; Abort may be called from another.
-// Each Upload must be ended by Finish or Abort.
+// Each Upload must be ended by Finish or Abort. It holds up to 768 KiB.
 type Upload struct {
 	id     ID
 	b      bucket.Bucket
 	ctx    context.Context
 	cancel context.CancelFunc
-	pipe   *io.PipeWriter
 	done   chan struct{} // closed when the goroutine that puts the object has ended
 	err    error         // of the put, when done is closed
 
-	ended atomic.Bool // the pipe was closed at the blob's end: the object may stand
+	// Buffers go from empty to out, where they are filled, to full, and back
+	// when the bucket has read them.
+	empty, full chan []byte
+	out         []byte
+
+	ended atomic.Bool // full was closed at the blob's end: the object may stand
+
+	failed error // stays
 
 	size int64  // bytes written so far
 	sum  uint32 // of the piece that is being written
 }
+
+const (
+	uploadBuffer  = 256 << 10 // bytes of the object that are handed over at a time
+	uploadBuffers = 3         // one to be filled, one to be read, and one in between
+)
 
 // deleteTime bounds how long Abort tries to remove an object.
 const deleteTime = 30 * time.Second
@@ -42,17 +52,45 @@ func NewUpload(ctx context.Context, b bucket.Bucket, database [16]byte) *Upload 
 	u := &Upload{id: NewID(), b: b, done: make(chan struct{})}
 	u.ctx, u.cancel = context.WithCancel(ctx)
 	u.sum = pieceSum(u.id, 0)
-	r, w := io.Pipe()
-	u.pipe = w
-	stop := context.AfterFunc(u.ctx, func() { w.CloseWithError(u.ctx.Err()) })
-	stream := io.MultiReader(bytes.NewReader(appendHeader(nil, database, u.id)), r)
+	u.empty, u.full = make(chan []byte, uploadBuffers), make(chan []byte, uploadBuffers)
+	for range uploadBuffers - 1 {
+		u.empty <- nil
+	}
+	u.out = appendHeader(nil, database, u.id)
 	go func() {
 		defer close(u.done)
-		defer stop()
-		u.err = b.PutStream(u.ctx, u.id.Name(), stream)
-		r.CloseWithError(u.err) // fails what is written from now on
+		u.err = b.PutStream(u.ctx, u.id.Name(), &uploaded{u: u})
 	}()
 	return u
+}
+
+// An uploaded is what the bucket reads.
+type uploaded struct {
+	u    *Upload
+	buf  []byte
+	left []byte // of buf
+}
+
+// Read implements io.Reader.
+func (r *uploaded) Read(p []byte) (int, error) {
+	for len(r.left) == 0 {
+		if r.buf != nil {
+			r.u.empty <- r.buf[:0] // there is room for all
+		}
+		var more bool
+		select {
+		case r.buf, more = <-r.u.full:
+		case <-r.u.ctx.Done():
+			return 0, r.u.ctx.Err()
+		}
+		if !more {
+			return 0, io.EOF
+		}
+		r.left = r.buf
+	}
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
 }
 
 // ID returns the blob's id.
@@ -63,46 +101,71 @@ func (u *Upload) ID() ID { return u.id }
 func (u *Upload) Write(p []byte) (int, error) {
 	written := 0
 	for written < len(p) {
-		left := pieceSize - u.size%pieceSize
-		part := p[written:min(len(p), written+int(left))]
-		n, err := u.pipe.Write(part)
-		written += n
-		u.size += int64(n)
-		u.sum = crc32.Update(u.sum, castagnoli, part[:n])
-		if err == nil && u.size%pieceSize == 0 {
-			err = u.endPiece()
+		if u.failed == nil {
+			u.failed = u.ctx.Err()
 		}
-		if err != nil {
-			return written, u.fail(err)
+		if u.failed == nil && len(u.out) >= uploadBuffer {
+			u.failed = u.handOver()
+		}
+		if u.failed != nil {
+			return written, u.fail(u.failed)
+		}
+		left := pieceSize - u.size%pieceSize
+		part := p[written:min(len(p), written+int(left), written+uploadBuffer-len(u.out))]
+		u.out = append(u.out, part...)
+		written += len(part)
+		u.size += int64(len(part))
+		u.sum = crc32.Update(u.sum, castagnoli, part)
+		if u.size%pieceSize == 0 {
+			u.endPiece()
 		}
 	}
 	return written, nil
 }
 
-func (u *Upload) endPiece() error {
-	_, err := u.pipe.Write(binary.BigEndian.AppendUint32(nil, u.sum))
+func (u *Upload) endPiece() {
+	u.out = binary.BigEndian.AppendUint32(u.out, u.sum)
 	u.sum = pieceSum(u.id, pieces(u.size))
-	return err
 }
 
-// fail says what went wrong when a write to the pipe fails.
-func (u *Upload) fail(err error) error {
-	if errors.Is(err, io.ErrClosedPipe) && u.ctx.Err() != nil {
-		err = u.ctx.Err()
+// handOver gives what has gathered to the bucket, and takes an empty buffer.
+func (u *Upload) handOver() error {
+	u.full <- u.out // there is room for all
+	select {
+	case u.out = <-u.empty:
+		if u.out == nil {
+			u.out = make([]byte, 0, uploadBuffer+crc32.Size)
+		}
+		return nil
+	case <-u.ctx.Done():
+		return u.ctx.Err()
+	case <-u.done:
+		if u.err == nil {
+			return errNotRead
+		}
+		return u.err
 	}
-	return fmt.Errorf("uploading %s: %w", u.id.Name(), err)
 }
+
+var errNotRead = errors.New("the bucket did not read it to its end")
+
+// fail says what went wrong.
+func (u *Upload) fail(err error) error { return fmt.Errorf("uploading %s: %w", u.id.Name(), err) }
 
 // Finish waits until the object stands, and returns the size of the blob. After
 // an error the object may stand nevertheless; Abort then removes it.
 func (u *Upload) Finish() (int64, error) {
-	if u.size%pieceSize != 0 {
-		if err := u.endPiece(); err != nil {
-			return 0, u.fail(err)
-		}
+	if u.failed != nil {
+		u.cancel()
+		<-u.done
+		return 0, u.fail(u.failed)
 	}
+	if u.size%pieceSize != 0 {
+		u.endPiece()
+	}
+	u.full <- u.out
 	u.ended.Store(true)
-	u.pipe.CloseWithError(io.EOF)
+	close(u.full)
 	<-u.done
 	u.cancel()
 	if u.err != nil {
@@ -116,7 +179,6 @@ func (u *Upload) Finish() (int64, error) {
 // whose outcome is unknown may still leave some later.
 func (u *Upload) Abort() error {
 	u.cancel()
-	u.pipe.CloseWithError(context.Canceled)
 	<-u.done
 	if !u.ended.Load() {
 		return nil

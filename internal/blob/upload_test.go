@@ -68,7 +68,7 @@ func TestWriteWaitsForTheBucketUntilTheUploadIsEnded(t *testing.T) {
 			u := NewUpload(ctx, stuck{bucket.NewMemory()}, database)
 			written := make(chan error, 1)
 			go func() {
-				_, err := u.Write([]byte("hello"))
+				_, err := u.Write(noise()[:uploadBuffers*uploadBuffer])
 				written <- err
 			}()
 			synctest.Wait()

@@ -140,8 +140,8 @@ func (d *Directory) Put(ctx context.Context, name string, data []byte) error {
 // PutStream implements Bucket.
 func (d *Directory) PutStream(ctx context.Context, name string, r io.Reader) error {
 	s := &source{ctx: ctx, r: r}
-	err := d.write(ctx, KindPutStream, name, func(f io.Writer) error {
-		_, err := io.CopyBuffer(struct{ io.Writer }{f}, s, make([]byte, streamBuffer))
+	err := d.write(ctx, KindPutStream, name, func(f *os.File) error {
+		_, err := io.CopyBuffer(&streamFile{f: f}, s, make([]byte, streamBuffer))
 		return err
 	}, os.Rename)
 	if s.err != nil {
@@ -150,9 +150,28 @@ func (d *Directory) PutStream(ctx context.Context, name string, r io.Reader) err
 	return err
 }
 
+// A streamFile has the disk write what was written to the file while more
+// arrives.
+type streamFile struct {
+	f       *os.File
+	written int64
+	started int64 // of written, what the disk was told to write
+}
+
+// Write implements io.Writer.
+func (s *streamFile) Write(p []byte) (int, error) {
+	n, err := s.f.Write(p)
+	s.written += int64(n)
+	if s.written-s.started >= chunk {
+		startWriteback(s.f, s.started, s.written-s.started)
+		s.started = s.written
+	}
+	return n, err
+}
+
 // write gives name to a temporary file that fill has written, by the function
 // publish.
-func (d *Directory) write(ctx context.Context, k Kind, name string, fill func(io.Writer) error, publish func(from, to string) error) error {
+func (d *Directory) write(ctx context.Context, k Kind, name string, fill func(*os.File) error, publish func(from, to string) error) error {
 	fail := func(err error) error { return NewError(d, k, name, err) }
 	if err := begin(ctx, name); err != nil {
 		return fail(err)
@@ -212,7 +231,7 @@ func (d *Directory) sync(dir *os.File) error {
 }
 
 // writeTemp writes a file in .tmp, makes its bytes durable and returns its path.
-func (d *Directory) writeTemp(fill func(io.Writer) error) (string, error) {
+func (d *Directory) writeTemp(fill func(*os.File) error) (string, error) {
 	f, err := d.createTemp()
 	if err != nil {
 		return "", err
@@ -245,8 +264,8 @@ func (d *Directory) createTemp() (*os.File, error) {
 }
 
 // whole returns a function that writes data.
-func whole(ctx context.Context, data []byte) func(io.Writer) error {
-	return func(w io.Writer) error {
+func whole(ctx context.Context, data []byte) func(*os.File) error {
+	return func(w *os.File) error {
 		for len(data) > 0 {
 			if err := ctx.Err(); err != nil {
 				return err

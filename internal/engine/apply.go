@@ -13,8 +13,8 @@ import (
 // A logObserver is the engine as the log sees it.
 type logObserver Engine
 
-// Settled makes the transactions of a log object visible, and its packs
-// effective.
+// Settled makes the transactions of a log object visible, and begins to apply its
+// packs.
 func (lo *logObserver) Settled(o *txlog.Object) {
 	e := (*Engine)(lo)
 	mine := make([]*transaction, len(o.Entries))

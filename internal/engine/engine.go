@@ -33,8 +33,9 @@
 // # Pack and deletion
 //
 // A pack is an entry of the log that lists the revisions it drops. From then on
-// they are no part of the database; loads still find them until the grace
-// period is over, for clients that look at the past. What the log holds stays;
+// they are no part of the database, which takes a while to be seen: it is applied
+// in portions, while transactions go on. Loads still find what was dropped until
+// the grace period is over, for clients that look at the past. What the log holds stays;
 // payload objects and blobs that no revision refers to any more are deleted by a
 // sweep. Invariants:
 //
@@ -126,12 +127,14 @@ type Engine struct {
 		index     *index.Memory
 		extras    map[txlog.Dropped]extra // what few revisions have
 		retired   []*retirement           // what packs dropped lately, the oldest first
+		drops     []*drop                 // packs that are being applied
+		opened    bool                    // Open has read the log
 		objects   []object                // that hold records
 		blobs     map[blob.ID]int         // in how many revisions
 		lists     []string                // objects that list what packs dropped
 		txns      []settledTxn
 		packed    zodb.Tid // up to which transactions are packed
-		packs     int      // how many packs there were
+		packs     int      // how many packs there were, less those being applied
 		freed     bool     // a sweep has something to do
 		last      zodb.Tid
 		size      int64
@@ -241,7 +244,10 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	opts.Logger.Info("opened database", "bucket", b.Properties().Location, "database", f.Database,
 		"objects", e.state.index.Live(), "transactions", len(e.state.txns), "last", e.state.last,
 		"took", opts.Now().Sub(start).Round(time.Millisecond))
+	e.state.Lock()
+	e.state.opened = true
 	e.state.freed = false // old packs had their sweeps
+	e.state.Unlock()
 	e.janitor.start(e)
 	return e, nil
 }

@@ -10,7 +10,6 @@ import (
 
 	"s3storage/internal/blob"
 	"s3storage/internal/bucket"
-	"s3storage/internal/index"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -74,30 +73,6 @@ func (e *Engine) clean(ctx context.Context) {
 		}
 		timer.Stop()
 	}
-}
-
-// expire forgets what can no longer be read, and returns when there will be more
-// to forget (zero for not before the next pack), and whether space has become
-// free since it was last called.
-func (e *Engine) expire() (next time.Time, freed bool) {
-	e.state.Lock()
-	defer e.state.Unlock()
-	now := time.Now()
-	for len(e.state.retired) > 0 && !now.Before(e.state.retired[0].until) {
-		old := e.state.retired[0].index
-		for _, oid := range old.Oids() {
-			for _, r := range old.Revisions(oid) {
-				e.forgetLocked(oid, r)
-			}
-		}
-		e.state.retired = e.state.retired[1:]
-		e.state.freed = true
-	}
-	if len(e.state.retired) > 0 {
-		next = e.state.retired[0].until
-	}
-	freed, e.state.freed = e.state.freed, false
-	return next, freed
 }
 
 // sweep deletes the payload objects, blobs and lists of packs that nothing in
@@ -175,30 +150,4 @@ func (e *Engine) proveLead(ctx context.Context) error {
 	e.oids.mu.Unlock()
 	e.log.RaiseOidMark(mark)
 	return e.await(ctx, func() bool { return e.state.oidMark >= mark })
-}
-
-// dropLocked applies a pack.
-func (e *Engine) dropLocked(p *txlog.Pack) {
-	e.state.packs++
-	e.state.packed = max(e.state.packed, p.Tid)
-	for _, id := range p.Lists {
-		e.state.lists = append(e.state.lists, id.Name())
-	}
-	old := &retirement{packs: e.state.packs, until: p.At.Add(e.opts.PackGrace), index: index.NewMemory()}
-	keep := time.Now().Before(old.until)
-	for _, d := range p.Dropped {
-		r, ok := e.state.index.Remove(d.Oid, d.Serial)
-		switch {
-		case ok && keep:
-			old.index.Add(d.Oid, r)
-		case ok:
-			e.forgetLocked(d.Oid, r)
-		}
-	}
-	if keep {
-		e.state.retired = append(e.state.retired, old)
-	} else {
-		e.state.freed = true
-	}
-	e.janitor.poke()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/cache"
 	"s3storage/internal/index"
 	"s3storage/internal/pydata"
 	"s3storage/internal/txlog"
@@ -69,8 +70,12 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 		if err := p.catchUp(ctx); err != nil {
 			return 0, false, err
 		}
-		if drop := p.dropped(); !slices.Equal(drop, entry.Dropped) {
-			entry.Dropped = drop // lists that were written before are left to a sweep
+		if p.changed {
+			p.changed = false
+			entry.Dropped = p.dropped() // lists that were written before are left to a sweep
+			if len(entry.Dropped) == 0 && !p.changes {
+				return 0, false, nil
+			}
 			entry.NameLists()
 			for _, id := range entry.Lists {
 				e.uploads.add(id.Name())
@@ -78,9 +83,7 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 			if err := entry.WriteLists(ctx, e.bucket, e.format.Database); err != nil {
 				return 0, false, err
 			}
-		}
-		if len(entry.Dropped) == 0 && !p.changes {
-			return 0, false, nil
+			continue
 		}
 		packs, ok, err := e.appendPack(entry, p)
 		if err != nil {
@@ -97,9 +100,9 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 	}
 }
 
-// appendPack puts the pack into the log, unless a transaction that is not
-// settled, or is about to share data, may need what is dropped. packs is the
-// number of packs that there will be then.
+// appendPack puts the pack into the log, unless a transaction that the plan has
+// not seen, or that is about to share data, may need what is dropped. packs is
+// the number of packs that there will be then.
 func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool, err error) {
 	e.seq.Lock()
 	defer e.seq.Unlock()
@@ -125,11 +128,8 @@ func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool,
 		}
 	}
 	// What was settled since p caught up is no longer among the finishing.
-	e.state.RLock()
-	last := e.state.last
-	e.state.RUnlock()
-	if last > p.seen {
-		return 0, false, nil
+	if needs, err := p.settledMayNeed(); needs || err != nil {
+		return 0, false, err
 	}
 	entry.At = e.opts.Now().Truncate(time.Second)
 	e.log.AppendPack(entry)
@@ -161,6 +161,8 @@ type packPlan struct {
 	// records no longer share data. A pack that changes nothing is none.
 	changes bool
 
+	changed bool // since dropped was asked last
+
 	old     []txlog.Dropped         // to be dropped in any case
 	current map[zodb.Oid]zodb.Tid   // the serials of those that stay if they can be reached
 	refs    map[zodb.Oid][]zodb.Oid // what these refer to
@@ -170,7 +172,7 @@ type packPlan struct {
 // plan looks at every object.
 func (e *Engine) plan(ctx context.Context, tid zodb.Tid) (*packPlan, error) {
 	p := &packPlan{
-		e: e, tid: tid,
+		e: e, tid: tid, changed: true,
 		current: make(map[zodb.Oid]zodb.Tid),
 		refs:    make(map[zodb.Oid][]zodb.Oid),
 		reached: make(map[zodb.Oid]struct{}),
@@ -259,6 +261,7 @@ func (p *packPlan) reach(todo []zodb.Oid) {
 			continue
 		}
 		p.reached[oid] = struct{}{}
+		p.changed = true
 		todo = append(todo, p.refs[oid]...)
 		delete(p.refs, oid)
 	}
@@ -277,26 +280,75 @@ func (p *packPlan) garbage(oid zodb.Oid) bool {
 func (p *packPlan) catchUp(ctx context.Context) error {
 	e := p.e
 	var scan []scanned
+	var sources []txlog.Dropped
 	e.state.RLock()
-	first, _ := slices.BinarySearchFunc(e.state.txns, p.seen+1, byTid)
-	for _, s := range e.state.txns[first:] {
-		for _, oid := range s.oids {
-			if r, ok := e.state.index.At(oid, s.tid); ok && !r.Deleted() {
-				scan = append(scan, scanned{oid, r, true})
-			}
-			source := e.state.extras[txlog.Dropped{Oid: oid, Serial: s.tid}].source
-			p.old = slices.DeleteFunc(p.old, func(d txlog.Dropped) bool { return source != zodb.NoTid && d.Oid == oid && d.Serial == source })
-			if source != zodb.NoTid && p.current[oid] == source {
-				p.reach([]zodb.Oid{oid})
-			}
+	p.eachNewLocked(func(oid zodb.Oid, r index.Revision, source zodb.Tid) bool {
+		if source != zodb.NoTid {
+			sources = append(sources, txlog.Dropped{Oid: oid, Serial: source})
 		}
-	}
+		if !r.Deleted() {
+			scan = append(scan, scanned{oid, r, true})
+		}
+		return true
+	})
 	p.seen = e.state.last
 	e.state.RUnlock()
+	for _, s := range sources {
+		if p.current[s.Oid] == s.Serial {
+			p.reach([]zodb.Oid{s.Oid})
+		}
+	}
+	if len(sources) > 0 {
+		slices.SortFunc(sources, cmpDropped)
+		before := len(p.old)
+		p.old = slices.DeleteFunc(p.old, func(d txlog.Dropped) bool {
+			_, shared := slices.BinarySearchFunc(sources, d, cmpDropped)
+			return shared
+		})
+		p.changed = p.changed || len(p.old) < before
+	}
 	if e.opts.NoPackGC {
 		return nil
 	}
 	return e.scan(ctx, scan, func(_ scanned, refs []zodb.Oid) { p.reach(refs) })
+}
+
+// eachNewLocked calls f for each revision of the transactions that the plan has
+// not seen, with the serial of the one whose data it shares, or NoTid, until it
+// returns false.
+func (p *packPlan) eachNewLocked(f func(oid zodb.Oid, r index.Revision, source zodb.Tid) bool) {
+	e := p.e
+	first, _ := slices.BinarySearchFunc(e.state.txns, p.seen+1, byTid)
+	for _, s := range e.state.txns[first:] {
+		for _, oid := range s.oids {
+			r, ok := e.state.index.At(oid, s.tid)
+			if ok && !f(oid, r, e.state.extras[txlog.Dropped{Oid: oid, Serial: s.tid}].source) {
+				return
+			}
+		}
+	}
+}
+
+// settledMayNeed tells whether a record that was settled since the plan caught up
+// refers to what the plan would drop, or cannot tell without reading.
+func (p *packPlan) settledMayNeed() (needs bool, err error) {
+	e := p.e
+	e.state.RLock()
+	defer e.state.RUnlock()
+	p.eachNewLocked(func(_ zodb.Oid, r index.Revision, source zodb.Tid) bool {
+		switch {
+		case source != zodb.NoTid:
+			needs = true
+		case !r.Deleted() && !e.opts.NoPackGC:
+			data, cached := e.cache.Cached(cache.Key{Name: e.state.objects[r.Object].name, Offset: r.Offset})
+			needs = !cached
+			if cached {
+				needs, err = p.refersToGarbage(data)
+			}
+		}
+		return !needs && err == nil
+	})
+	return needs, err
 }
 
 // mayNeed tells whether a record that is not settled refers to what the plan
@@ -308,7 +360,11 @@ func (p *packPlan) mayNeed(rec *txlog.Record) (bool, error) {
 	case rec.Kind != txlog.RecordData:
 		return true, nil
 	}
-	refs, err := pydata.References(rec.Data)
+	return p.refersToGarbage(rec.Data)
+}
+
+func (p *packPlan) refersToGarbage(data []byte) (bool, error) {
+	refs, err := pydata.References(data)
 	return slices.ContainsFunc(refs, p.garbage), err
 }
 

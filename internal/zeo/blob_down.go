@@ -79,7 +79,6 @@ type stream struct {
 	busy    bool  // the connection must not be hung up
 	started bool  // the client has its receiveBlobStart
 	sent    int64 // bytes of the blob that are queued
-	frame   []byte
 }
 
 func (s *stream) send() error {
@@ -102,7 +101,14 @@ func (s *stream) send() error {
 	if _, err := io.CopyN(io.Discard, r, s.sent); err != nil {
 		return s.failed(err)
 	}
-	chunk := make([]byte, blobChunk)
+	// Chunks are read into the frame that sends them.
+	const name = "receiveBlobChunk"
+	frame, err := c.enc.AppendOneWay(nil, name, Tuple{s.oid, s.serial, make([]byte, blobChunk)})
+	if err != nil {
+		return err
+	}
+	end := len(frame) - c.enc.tripleTail()
+	chunk := frame[end-blobChunk : end]
 	for last := false; !last; {
 		n, err := io.ReadFull(r, chunk)
 		if last = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF); !last && err != nil {
@@ -111,12 +117,18 @@ func (s *stream) send() error {
 		if err := s.start(); err != nil {
 			return err
 		}
-		if n > 0 {
-			if err := s.queue("receiveBlobChunk", Tuple{s.oid, s.serial, chunk[:n]}); err != nil {
-				return err
-			}
-			s.sent += int64(n)
+		switch {
+		case n == 0:
+			continue
+		case last:
+			err = s.queue(name, Tuple{s.oid, s.serial, chunk[:n]})
+		default:
+			err = c.out.addBulk(frame)
 		}
+		if err != nil {
+			return err
+		}
+		s.sent += int64(n)
 	}
 	return s.queue("receiveBlobStop", Tuple{s.oid, s.serial})
 }
@@ -147,11 +159,10 @@ func (s *stream) start() error {
 }
 
 func (s *stream) queue(name string, args Tuple) error {
-	frame, err := s.c.enc.AppendOneWay(s.frame[:0], name, args)
+	frame, err := s.c.enc.AppendOneWay(nil, name, args)
 	if err != nil {
 		return err
 	}
-	s.frame = frame
 	return s.c.out.addBulk(frame)
 }
 

@@ -70,8 +70,7 @@ func (c *conn) undoEntries(k *call, spec Dict) (any, error) {
 	}
 	var match func(*zodb.TxnInfo) bool
 	if len(spec) > 0 {
-		spec = ownValue(spec).(Dict)
-		match = func(info *zodb.TxnInfo) bool { return matches(c.undoEntry(info), spec) }
+		match = (&undoMatch{c: c, spec: ownValue(spec).(Dict)}).matches
 	}
 	return c.later(k, func(ctx context.Context) (any, error) {
 		l := List{}
@@ -112,14 +111,82 @@ func (k *call) undoRange() (first, n int, err error) {
 // undoEntry describes a transaction as undoLog does: the items of its extension
 // are added last, and win.
 func (c *conn) undoEntry(info *zodb.TxnInfo) Dict {
-	own := Dict{
-		{"id", undoID(info.Tid)},
-		{"time", seconds(info.Tid)},
-		{"user_name", info.Meta.User},
-		{"size", info.Size},
-		{"description", info.Meta.Description},
+	var own Dict
+	for _, name := range []string{"id", "time", "user_name", "size", "description"} {
+		own = append(own, Item{name, undoValue(info, name)})
 	}
 	return updated(own, c.extension(info))
+}
+
+// undoValue returns one value of the entry, less the extension; nil for a key that
+// there is not.
+func undoValue(info *zodb.TxnInfo, key any) any {
+	switch key {
+	case "id":
+		return undoID(info.Tid)
+	case "time":
+		return seconds(info.Tid)
+	case "user_name":
+		return info.Meta.User
+	case "size":
+		return info.Size
+	case "description":
+		return info.Meta.Description
+	}
+	return nil
+}
+
+// An undoMatch says which entries match a specification, as matches would, but
+// makes of a transaction only what it has to look at: there may be millions.
+type undoMatch struct {
+	c          *conn
+	spec       Dict
+	extensions map[string]Dict // many transactions have the same
+}
+
+// An undoMatch remembers so many extensions, of so many bytes at most.
+const (
+	maxExtensions = 1000
+	maxExtension  = 1 << 10
+)
+
+func (m *undoMatch) matches(info *zodb.TxnInfo) bool {
+	ext := m.extension(info)
+	for _, want := range m.spec {
+		value, ok := item(ext, want.Key)
+		if !ok {
+			value = undoValue(info, want.Key)
+		}
+		if !pythonEqual(value, want.Value) {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *undoMatch) extension(info *zodb.TxnInfo) Dict {
+	ext, known := m.extensions[string(info.Meta.Extension)]
+	if known {
+		return ext
+	}
+	ext = m.c.extension(info)
+	if m.extensions == nil || len(m.extensions) == maxExtensions {
+		m.extensions = map[string]Dict{}
+	}
+	if len(info.Meta.Extension) <= maxExtension {
+		m.extensions[string(info.Meta.Extension)] = ext
+	}
+	return ext
+}
+
+// item returns the value of the last item that has the key, as Python compares.
+func item(d Dict, key any) (value any, ok bool) {
+	for _, it := range d {
+		if pythonEqual(it.Key, key) {
+			value, ok = it.Value, true
+		}
+	}
+	return value, ok
 }
 
 // updated is what Python's d.update(more) makes of d.
@@ -144,13 +211,7 @@ next:
 // item that is None is also one that is missing.
 func matches(entry, spec Dict) bool {
 	for _, want := range spec {
-		var value any
-		for _, it := range entry {
-			if pythonEqual(it.Key, want.Key) {
-				value = it.Value
-			}
-		}
-		if !pythonEqual(value, want.Value) {
+		if value, _ := item(entry, want.Key); !pythonEqual(value, want.Value) {
 			return false
 		}
 	}

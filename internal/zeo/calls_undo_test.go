@@ -3,6 +3,7 @@ package zeo
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"strings"
 	"testing"
@@ -235,4 +236,84 @@ func FuzzUndoID(f *testing.F) {
 			t.Errorf("%q is %s, which becomes %s, %v", id, tid, again, err)
 		}
 	})
+}
+
+func TestATransactionIsMatchedByWhatItsEntrySays(t *testing.T) {
+	c := &conn{enc: Z5, log: slog.New(slog.DiscardHandler)}
+	pickled := func(d Dict) []byte {
+		b, err := PickleDict(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	info := zodb.TxnInfo{Tid: 5 << 40, Meta: zodb.TxnMeta{User: []byte("joe"), Description: []byte("/a/b")}}
+	keys := []any{"id", "time", "user_name", "size", "description", "k", "missing", 5.0, nil}
+	values := []any{
+		undoID(info.Tid), seconds(info.Tid), []byte("joe"), int64(0), 0.0, []byte("/a/b"), "v", nil, Prefix("/a"), Prefix("/b"), "five",
+	}
+	m := &undoMatch{c: c}
+	matched := 0
+	for _, ext := range [][]byte{
+		nil, pickled(Dict{}), pickled(Dict{{"k", "v"}, {int64(5), "five"}}), pickled(Dict{{"user_name", "v"}, {"id", nil}}), []byte("no pickle"),
+	} {
+		info.Meta.Extension = ext
+		for _, key := range keys {
+			for _, value := range values {
+				m.spec = Dict{{key, value}}
+				got, want := m.matches(&info), matches(c.undoEntry(&info), m.spec)
+				if got != want {
+					t.Errorf("extension %q, %v: %v", ext, m.spec, got)
+				}
+				if got {
+					matched++
+				}
+				m.spec = Dict{{"description", []byte("/a/b")}, {key, value}}
+				if got := m.matches(&info); got != want {
+					t.Errorf("extension %q, %v: %v", ext, m.spec, got)
+				}
+			}
+		}
+	}
+	if matched == 0 {
+		t.Error("nothing matched")
+	}
+	for i := range 3 * maxExtensions {
+		info.Meta.Extension = pickled(Dict{{"k", i}})
+		m.spec = Dict{{"k", int64(i)}}
+		if !m.matches(&info) || len(m.extensions) > maxExtensions {
+			t.Fatalf("%d extensions are remembered", len(m.extensions))
+		}
+	}
+}
+
+// BenchmarkUndoInfoMatch measures how long it takes to see that a transaction
+// does not match.
+func BenchmarkUndoInfoMatch(b *testing.B) {
+	ext, err := PickleDict(Dict{{"request_type", "/site/folder/edit"}, {"level", int64(3)}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := &conn{enc: Z5}
+	for _, bm := range []struct {
+		name string
+		ext  []byte
+		spec Dict
+	}{
+		{"user", nil, Dict{{"user_name", []byte("nobody")}}},
+		{"user, with an extension", ext, Dict{{"user_name", []byte("nobody")}}},
+		{"extension", ext, Dict{{"request_type", "x"}}},
+	} {
+		b.Run(bm.name, func(b *testing.B) {
+			info := zodb.TxnInfo{Tid: 5, Meta: zodb.TxnMeta{
+				User: []byte("/site user"), Description: []byte("/site/folder/document"), Extension: bm.ext,
+			}}
+			m := &undoMatch{c: c, spec: bm.spec}
+			for b.Loop() {
+				if m.matches(&info) {
+					b.Fatal("it matches")
+				}
+			}
+		})
+	}
 }

@@ -209,3 +209,11 @@ func (e Encoding) endMessage(b []byte, start int) []byte {
 	}
 	return endFrame(b, start)
 }
+
+// tripleTail is how many bytes of a frame follow the last of three arguments.
+func (e Encoding) tripleTail() int {
+	if e == M5 {
+		return 0
+	}
+	return len([]byte{pickle.Tuple3, pickle.Tuple, pickle.Stop})
+}

@@ -1,13 +1,15 @@
-"""Compares s3storage with ZEO's own server, and measures it on a slow bucket.
+"""Compares s3storage with ZEO's own server, and measures it alone where ZEO's has
+no counterpart.
 
     python test/bench/run.py --binary bin/s3storage >> doc/performance.md
+    python test/bench/run.py blobs pack
 
-needs a Python that has ZEO (pip install ZEO). Both servers keep their data under
---directory, so that both pay for the same disk, and are measured by turns in one
-run: the ratios mean more than the numbers, which depend on the machine. What is
-printed is Markdown.
+needs a Python that has ZEO (pip install ZEO), and .tools/versitygw for blobs. Both
+servers keep their data under --directory, so that both pay for the same disk, and
+are measured by turns in one run: the ratios mean more than the numbers, which
+depend on the machine. What is printed is Markdown. It takes some 25 GB there.
 
---quick takes some 40 seconds and is good enough to see that everything works.
+--quick takes two minutes and is good enough to see that everything works.
 """
 
 import argparse
@@ -20,36 +22,52 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.append(str(ROOT / "test" / "interop"))
+
+import harness  # noqa: E402
+
 PUT = 30  # ms
 
 
 def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", metavar="SECTION",
+                        help=f"what to measure (default: all): {', '.join(SECTIONS)}")
     parser.add_argument("--binary", default=str(ROOT / "bin" / "s3storage"),
                         help="the s3storage to measure (default: bin/s3storage)")
     parser.add_argument("--python", default=sys.executable,
                         help="the Python to run ZEO's server with (default: this one)")
     parser.add_argument("--directory", help="where to keep data (default: a temporary directory)")
     parser.add_argument("--duration", type=int, default=20, help="seconds for each figure")
-    parser.add_argument("--quick", action="store_true", help="4 seconds for each figure")
+    parser.add_argument("--quick", action="store_true", help="4 seconds for each figure, and small databases")
     options = parser.parse_args()
+    options.sections = options.sections or list(SECTIONS)
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"no such section: {', '.join(unknown)}")
+    options.blob, options.rounds = 10**9, 5
+    options.transactions, options.objects = 10**6, 200_000
     if options.quick:
         options.duration = 4
+        options.blob, options.rounds = 10**8, 2
+        options.transactions, options.objects = 20_000, 5_000
     return options
 
 
 @contextlib.contextmanager
-def running(command, log):
+def running(command, log, environment=None):
     """Run a server, and end it with SIGTERM."""
     with open(log, "w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out)
+        process = subprocess.Popen(command, stdout=out, stderr=out,
+                                   env=os.environ | (environment or {}))
     try:
         yield process
     finally:
@@ -72,16 +90,45 @@ def wait_for(what, process, log, condition):
     sys.exit(f"{what} did not start:\n{pathlib.Path(log).read_text()}")
 
 
+class Running:
+    """A server that was started."""
+
+    def __init__(self, process, address, log):
+        self.process, self.address, self.log = process, address, log
+
+    def status(self, field):
+        """A figure of the process, in MB."""
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"^{field}:\s+(\d+) kB$", text, re.M)[1]) * 1024 / 1e6
+
+    def forget_peak(self):
+        """Have VmHWM start again from what the process takes now."""
+        pathlib.Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
+
 @contextlib.contextmanager
-def s3storage(options, directory, *more):
-    """Serve a new database, and give its address and its log."""
+def s3storage(options, directory, *more, bucket=None, environment=None):
+    """Serve a database, which is made unless it is there."""
     log = directory / "s3storage.log"
-    command = [options.binary, "serve", "--bucket", str(directory / "bucket"),
+    command = [options.binary, "serve", "--bucket", bucket or str(directory / "bucket"),
                "--listen", "127.0.0.1:0", *more]
-    with running(command, log) as process:
+    with running(command, log, environment) as process:
         address = wait_for("s3storage", process, log, lambda: re.search(
             r"^listening on (\S+)$", log.read_text(), re.M))
-        yield address[1], log
+        yield Running(process, address[1], log)
+
+
+CONFIGURATION = """
+<zeo>
+  address 127.0.0.1:{port}
+</zeo>
+<blobstorage 1>
+  blob-dir {directory}/blobs
+  <filestorage>
+    path {directory}/Data.fs
+  </filestorage>
+</blobstorage>
+"""
 
 
 @contextlib.contextmanager
@@ -90,12 +137,12 @@ def reference(options, directory):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    log = directory / "zeo.log"
-    command = [options.python, "-m", "ZEO.runzeo", "-a", f"127.0.0.1:{port}",
-               "-f", str(directory / "Data.fs")]
+    log, configuration = directory / "zeo.log", directory / "zeo.conf"
+    configuration.write_text(CONFIGURATION.format(port=port, directory=directory))
+    command = [options.python, "-m", "ZEO.runzeo", "-C", str(configuration)]
     with running(command, log) as process:
         wait_for("ZEO's server", process, log, lambda: "listening on" in log.read_text())
-        yield f"127.0.0.1:{port}"
+        yield Running(process, f"127.0.0.1:{port}", log)
 
 
 def place(options):
@@ -106,6 +153,15 @@ def place(options):
 def bench(options, workload, address, *more):
     command = [options.binary, "bench", workload, "--address", address,
                "--duration", f"{options.duration}s", "--json", *more]
+    return answer(command)
+
+
+def stock(options, what, *arguments):
+    """Have a stock Python client do something."""
+    return answer([options.python, str(HERE / "stock_client.py"), what, *map(str, arguments)])
+
+
+def answer(command):
     result = subprocess.run(command, stdout=subprocess.PIPE)
     if result.returncode:
         sys.exit(f"{' '.join(command)}: status {result.returncode}")
@@ -119,7 +175,10 @@ def ms(value):
 COMPARED = [
     ("commits, 1 client", "commit", ["--clients", "1"], 1),
     ("commits, 32 clients", "commit", ["--clients", "32"], 10),
-    ("loads, 64 under way", "load", ["--pipeline", "64"], 5),
+    ("loads of hot objects, 64 under way", "load", ["--pipeline", "64"], 5),
+    ("the same, of objects undone and done again 3 times, beside 8 writers that "
+     "change them, store blobs and undo", "load",
+     ["--pipeline", "64", "--undone", "3", "--writers", "8"], 5),
 ]
 
 
@@ -129,8 +188,8 @@ def compare(options):
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
     for name, workload, more, goal in COMPARED:
         directory = place(options)
-        with reference(options, directory) as theirs, s3storage(options, directory) as (ours, _):
-            r = bench(options, workload, ours, "--vs", theirs, *more)
+        with reference(options, directory) as theirs, s3storage(options, directory) as ours:
+            r = bench(options, workload, ours.address, "--vs", theirs.address, *more)
         cells = []
         for side in r["server"], r["versus"]:
             series = side["figures"]["commits" if workload == "commit" else "loads"]
@@ -155,14 +214,114 @@ def slow_bucket(options):
         directory = place(options)
         with s3storage(options, directory):
             pass  # it makes the database, and probes the bucket, with many puts
-        with s3storage(options, directory, "--inject", inject) as (address, log):
-            r = bench(options, "commit", address, "--clients", str(clients))
-        done = operations(log)
+        with s3storage(options, directory, "--inject", inject) as ours:
+            r = bench(options, "commit", ours.address, "--clients", str(clients))
+        done = operations(ours.log)
         c = r["server"]["figures"]["commits"]
         puts = done.get("put-if-absent", 0) + done.get("put", 0)
         print(f"| {clients} client{'s' * (clients > 1)} | {c['per_second']:.0f}/s "
               f"| {ms(c['p50_ms'])} | {c['p50_ms'] / PUT:.2f} | {ms(c['p99_ms'])} "
               f"| {puts / done['commits']:.3f} | {goal} |", flush=True)
+
+
+def speed(size, seconds):
+    return f"{size / 1e6 / seconds:.0f} MB/s"
+
+
+def ratio_cells(rounds):
+    return f"**{statistics.median(rounds):.2f}** | {min(rounds):.2f} to {max(rounds):.2f}"
+
+
+def blobs(options):
+    size = options.blob
+    print(f"| a blob of {size / 1e9:g} GB | s3storage | ZEO's server | ratio | rounds | goal |")
+    print("|---|--:|--:|--:|--:|--:|")
+    directory = place(options)
+    with reference(options, directory) as theirs, s3storage(options, directory) as ours:
+        took = {"up": ([], []), "down": ([], [])}
+        for n in range(options.rounds):
+            for side in (0, 1) if n % 2 else (1, 0):
+                server = (ours, theirs)[side]
+                server.forget_peak()
+                done = stock(options, "blob", server.address, size, directory)
+                for way in took:
+                    took[way][side].append(done[way])
+        peaks = [server.status("VmHWM") for server in (ours, theirs)]
+        for way, (mine, other) in took.items():
+            print(f"| stock Python client, {way} | {speed(size, statistics.median(mine))} "
+                  f"| {speed(size, statistics.median(other))} "
+                  f"| {ratio_cells([b / a for a, b in zip(mine, other)])} | 0.8 |", flush=True)
+        for way, workload in ("up", "upload"), ("down", "download"):
+            # Each turn takes one blob, however long that is.
+            r = bench(options, workload, ours.address, "--vs", theirs.address, "--size", str(size),
+                      "--warmup", "0s", "--slice", "1ms", "--duration", f"{options.rounds}ms")
+            series = [r[side]["figures"]["commits" if way == "up" else "loads"]
+                      for side in ("server", "versus")]
+            print(f"| Go client, {way} | {' | '.join(speed(size * s['per_second'], 1) for s in series)} "
+                  f"| {ratio_cells(r['rounds'])} | 0.8 |", flush=True)
+        peaks = [max(p, s.status("VmHWM")) for p, s in zip(peaks, (ours, theirs))]
+    print(f"| memory of the server at its peak | {peaks[0]:.0f} MB | {peaks[1]:.0f} MB | | | 200 MB |")
+    shutil.rmtree(directory)
+    blobs_over_s3(options)
+
+
+def blobs_over_s3(options):
+    directory = place(options)
+    gateway = harness.Gateway(directory)
+    try:
+        with s3storage(options, directory, bucket=gateway.url("blobs"), environment={
+                "AWS_ACCESS_KEY_ID": harness.ACCESS_KEY,
+                "AWS_SECRET_ACCESS_KEY": harness.SECRET_KEY}) as ours:
+            done = [stock(options, "blob", ours.address, options.blob, directory)
+                    for _ in range(options.rounds)]
+            peak = ours.status("VmHWM")
+    finally:
+        gateway.stop()
+    up, down = (speed(options.blob, statistics.median(d[way] for d in done)) for way in ("up", "down"))
+    print(f"\nOver S3, versitygw on the same machine, with the stock client: {up} up, {down} down; "
+          f"memory at its peak {peak:.0f} MB.", flush=True)
+    shutil.rmtree(directory)
+
+
+def undo(options):
+    directory = place(options)
+    with s3storage(options, directory) as ours:
+        answer([options.binary, "bench", "commit", "--address", ours.address, "--clients", "64",
+                "--objects", "1", "--size", "100", "--working-set", str(options.transactions // 4),
+                "--warmup", "0s", "--duration", "1h", "--transactions", str(options.transactions), "--json"])
+    start = time.perf_counter()
+    with s3storage(options, directory) as ours:
+        opened = time.perf_counter() - start
+        resident = ours.status("VmRSS")
+        took = [stock(options, "undo", ours.address) for _ in range(options.rounds)]
+    print(f"A database of {options.transactions:,} transactions, of one object each: opened in "
+          f"{opened:.1f} s, {resident:.0f} MB resident then.\n")
+    print("| the newest 20 entries of the undo log | with a stock client |")
+    print("|---|--:|")
+    for question in took[0]:
+        print(f"| {question} | {ms(1e3 * statistics.median(t[question] for t in took))} |")
+    sys.stdout.flush()
+    shutil.rmtree(directory)
+
+
+def pack(options):
+    directory = place(options)
+    file = directory / "Packed.fs"
+    stock(options, "fill", file, options.objects)
+    with s3storage(options, directory) as ours:
+        stock(options, "fill", ours.address, options.objects)
+        mine = stock(options, "pack", ours.address)
+    other = stock(options, "pack", file)
+    if mine["objects after"] < options.objects:
+        sys.exit(f"the pack left {mine['objects after']} objects of {options.objects}")
+    print(f"| pack of {options.objects:,} objects with two revisions each | time |")
+    print("|---|--:|")
+    print(f"| s3storage | {mine['seconds']:.1f} s |")
+    print(f"| FileStorage.pack, in a process of its own | {other['seconds']:.1f} s |", flush=True)
+    shutil.rmtree(directory)
+
+
+SECTIONS = {"compare": compare, "slow-bucket": slow_bucket, "blobs": blobs, "undo": undo, "pack": pack}
 
 
 def main():
@@ -180,9 +339,9 @@ def main():
         if shutil.which("chattr"):
             subprocess.run(["chattr", "+T", root], stderr=subprocess.DEVNULL)
         options.directory = root
-        compare(options)
-        print()
-        slow_bucket(options)
+        for section in options.sections:
+            SECTIONS[section](options)
+            print()
 
 
 if __name__ == "__main__":
