@@ -276,7 +276,7 @@ class Run:
         if self.random.random() < 0.5:
             self.packer.wanted.set()
             self.packer.busy.wait(2)
-            most = 0.1
+            most = 1.2 * self.packer.took
         time.sleep(self.random.uniform(0, most))
 
     def say(self):

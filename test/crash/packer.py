@@ -30,6 +30,7 @@ class Packer:
         self.lock = threading.Lock()
         self.wanted = threading.Event()  # a pack at once
         self.busy = threading.Event()    # a pack has been asked for
+        self.took = 0.1                  # seconds, the last one that was done
         self.stopped = False
         self.thread = threading.Thread(target=self.run, daemon=True)
 
@@ -63,7 +64,8 @@ class Packer:
         with self.connect() as connection:
             self.number += 1
             number = self.number
-            self.log.write(p=number, tid=tid_at(seconds), at=time.monotonic())
+            start = time.monotonic()
+            self.log.write(p=number, tid=tid_at(seconds), at=start)
             message = connection.send("pack", seconds, True)
             self.busy.set()
             try:
@@ -72,4 +74,5 @@ class Packer:
                 self.log.write(px=number)
                 return False
             self.log.write(pk=number)
+            self.took = time.monotonic() - start
             return True
