@@ -22,6 +22,8 @@ GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 VENV_PYTHON := .venv/bin/python
 VENV_STAMP  := .venv/.complete
+SITE_PYTHON := .site-venv/bin/python
+SITE_STAMP  := .site-venv/.complete
 PYTEST      := $(VENV_PYTHON) -m pytest -c test/interop/pytest.ini
 CRASH       := $(VENV_PYTHON) test/crash/crash.py
 
@@ -51,6 +53,10 @@ test-go: .tools/versitygw $(VENV_STAMP) ## go test -race
 .PHONY: test-interop
 test-interop: setup ## the Python tests: real ZODB clients, over a directory and S3; crashes
 	$(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop test/crash
+
+.PHONY: suites-s3
+suites-s3: setup ## all of ZODB's and ZEO's test suites over S3
+	SUITES_BUCKET=s3 $(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop/test_zodb_suites.py
 
 .PHONY: setup
 setup: $(VENV_STAMP) .tools/versitygw build-race
@@ -87,6 +93,20 @@ crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two ser
 	  for round in $$(seq 10 10 $(KILLS)); do $(CRASH) --kills 10 --fight $$fight; done; \
 	done
 
+.PHONY: oracle-long
+oracle-long: setup ## ORACLE_STEPS (10000) random operations, compared with ZEO's server and a FileStorage
+	ORACLE_STEPS=$${ORACLE_STEPS:-10000} $(PYTEST) -q -s -k file_storage $(PYTEST_ARGS) test/interop/test_oracle.py
+
+.PHONY: site
+site: $(SITE_STAMP) build-race ## a real Zope and a real Plone on the server; installs Plone first
+	$(SITE_PYTHON) test/site/run.py
+
+$(SITE_STAMP): test/site/requirements.txt
+	rm -rf .site-venv
+	$(PYTHON) -m venv .site-venv
+	$(SITE_PYTHON) -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@for file in $$(grep -rl --include='*_test.go' '^func Fuzz' internal cmd); do \
@@ -106,8 +126,8 @@ lint: ## golangci-lint with .golangci.yml
 
 .PHONY: clean
 clean: ## remove what was built and set up; ./data stays
-	rm -rf bin .venv .tools
+	rm -rf bin .venv .site-venv .tools
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18

@@ -36,5 +36,6 @@
 //	test/interop                   the server against the real ZODB and ZEO packages, in Python
 //	test/bench                     the figures of doc/performance.md
 //	test/crash                     servers killed under load, and the proof that nothing was lost
+//	test/site                      a real Zope and a real Plone on the server
 //	tools                          a module of its own: the programs that tests start
 package s3storage

@@ -51,7 +51,7 @@ func (f *tlsFlags) readOnly(state *tls.ConnectionState) string {
 	for _, name := range f.ReadOnly {
 		for _, has := range append([]string{own.Subject.CommonName}, own.DNSNames...) {
 			if strings.EqualFold(name, has) {
-				return "so does whoever has a certificate for " + name
+				return "its certificate is for " + name
 			}
 		}
 	}
@@ -72,7 +72,8 @@ func openTLS(flags *tlsFlags, logger *slog.Logger) (*tlsFiles, error) {
 		return nil, err
 	}
 	t := &tlsFiles{flags: flags, logger: logger}
-	return t, t.load()
+	err := t.load()
+	return t, err
 }
 
 // config follows the files.

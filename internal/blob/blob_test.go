@@ -79,11 +79,13 @@ func TestBlobsComeBackByteForByte(t *testing.T) {
 		}
 		data := noise()[i : i+size]
 		id := put(t, b, data, []int{64 << 10, 100_003, 3 << 20}[i%3])
-		r := Open(t.Context(), b, nil, database, id, int64(size))
-		if err := iotest.TestReader(struct{ io.Reader }{r}, data); err != nil && size < 1<<20 {
-			t.Errorf("%d bytes: %v", size, err)
+		if size <= 1000 {
+			r := Open(t.Context(), b, nil, database, id, int64(size))
+			if err := iotest.TestReader(r, data); err != nil {
+				t.Errorf("%d bytes: %v", size, err)
+			}
+			r.Close()
 		}
-		r.Close()
 		got, err := read(t.Context(), b, nil, id, size)
 		if err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%d bytes: got %d others, %v", size, len(got), err)
@@ -125,7 +127,7 @@ func TestBytesOfAnObject(t *testing.T) {
 
 // wantDamage reads an object that was changed, and wants no wrong byte and an
 // error that names the object.
-func wantDamage(t *testing.T, b bucket.Bucket, id ID, whole []byte, what string) {
+func wantDamage(t *testing.T, b bucket.Bucket, id ID, whole []byte, what string) error {
 	t.Helper()
 	got, err := read(t.Context(), b, nil, id, len(whole))
 	if !errors.Is(err, zodb.ErrCorrupt) && !errors.Is(err, zodb.ErrNewerFormat) || !strings.Contains(fmt.Sprint(err), id.Name()) {
@@ -137,6 +139,7 @@ func wantDamage(t *testing.T, b bucket.Bucket, id ID, whole []byte, what string)
 	if len(got) == len(whole) && len(whole) > 0 || !bytes.HasPrefix(whole, got) {
 		t.Errorf("%s: %d bytes were served", what, len(got))
 	}
+	return err
 }
 
 func TestEveryFlippedBitOfABlobIsDetected(t *testing.T) {
@@ -176,11 +179,10 @@ func TestDamageInALargeBlobIsDetected(t *testing.T) {
 		for n := range pieces(int64(len(data))) {
 			start := headerSize + int(n)*stride
 			end := min(start+stride, len(raw))
-			for _, at := range []int{start, (start + end) / 2, end - 5, end - 4, end - 1} {
+			for _, at := range [][]int{{start, end - 1}, {(start + end) / 2, end - 5, end - 4}}[n%2] {
 				raw[at] ^= 0x10
 				m.Put(t.Context(), id.Name(), raw)
-				wantDamage(t, m, id, data, fmt.Sprintf("byte %d", at))
-				_, err := read(t.Context(), m, nil, id, len(data))
+				err := wantDamage(t, m, id, data, fmt.Sprintf("byte %d", at))
 				if want := fmt.Sprintf("at offset %d:", start); !strings.Contains(fmt.Sprint(err), want) {
 					t.Errorf("byte %d: want %q in %v", at, want, err)
 				}
@@ -253,14 +255,9 @@ func TestReaderReadsOneSpanAheadOnly(t *testing.T) {
 		r := Open(t.Context(), o, nil, database, id, int64(len(data)))
 		defer r.Close()
 		for i := range 3 {
-			for range 2 {
-				synctest.Wait()
-				if n := o.Snapshot().Kinds[bucket.KindGetRange].Count; int(n) != min(3, i+1) {
-					t.Errorf("%d ranges were fetched before span %d was taken", n, i)
-				}
-				if i > 0 {
-					break
-				}
+			synctest.Wait()
+			if n := o.Snapshot().Kinds[bucket.KindGetRange].Count; int(n) != i+1 {
+				t.Errorf("%d ranges were fetched before span %d was taken", n, i)
 			}
 			if _, err := io.CopyN(io.Discard, r, spanSize); err != nil {
 				t.Fatal(err)

@@ -99,6 +99,9 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if err := r.ctx.Err(); err != nil {
+		return 0, err // also where there are pieces left
+	}
 	for len(r.pieces) == 0 {
 		if r.err == nil && r.ahead == nil {
 			r.err = io.EOF

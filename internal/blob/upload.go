@@ -102,7 +102,7 @@ func (u *Upload) Finish() (int64, error) {
 		}
 	}
 	u.ended.Store(true)
-	u.pipe.Close()
+	u.pipe.CloseWithError(io.EOF)
 	<-u.done
 	u.cancel()
 	if u.err != nil {

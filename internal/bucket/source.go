@@ -26,7 +26,7 @@ func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.took += time.Since(start)
 	s.n += uint64(n)
-	if err != nil && err != io.EOF { //nolint:errorlint // as the contract of io.Reader has it
+	if err != nil && err != io.EOF {
 		s.err = err
 	}
 	return n, err

@@ -61,7 +61,7 @@ func (lo *logObserver) Settled(o *txlog.Object) {
 		}
 		delete(e.seq.finishing, entry.Txn.Tid)
 		for _, rec := range entry.Txn.Records {
-			if e.seq.pending[rec.Oid] == entry.Txn.Tid {
+			if e.seq.pending[rec.Oid].serial == entry.Txn.Tid {
 				delete(e.seq.pending, rec.Oid)
 			}
 		}

@@ -61,11 +61,11 @@ type upload struct {
 }
 
 // NewBlob implements zodb.Storage.
-func (e *Engine) NewBlob() (zodb.BlobUpload, error) {
+func (e *Engine) NewBlob(ctx context.Context) (zodb.BlobUpload, error) {
 	if err := e.ReadOnly(); err != nil {
 		return nil, err
 	}
-	u := &upload{e: e, out: blob.NewUpload(e.janitor.ctx, e.bucket, e.format.Database)}
+	u := &upload{e: e, out: blob.NewUpload(ctx, e.bucket, e.format.Database)}
 	e.uploads.add(u.name()) // the object cannot stand before Finish
 	return u, nil
 }

@@ -216,7 +216,7 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 	if err := e.locks.acquire(ctx, locks); err != nil {
 		return ballot, err
 	}
-	ballot, newest, err := t.judge(ctx)
+	ballot, blocking, err := t.judge(ctx)
 	if err == nil && len(ballot.Conflicts) == 0 && t.bytes > e.opts.MaxInline {
 		err = t.writePayloads(ctx)
 	}
@@ -229,7 +229,7 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 	e.seq.Unlock()
 	e.locks.release(locks)
 	// Whoever is told of a conflict must be able to see what it was with.
-	if wait := e.await(ctx, func() bool { return e.state.last >= newest }); wait != nil {
+	if wait := e.await(ctx, func() bool { return e.state.last >= blocking }); wait != nil {
 		return zodb.Ballot{}, wait
 	}
 	return ballot, err
@@ -278,22 +278,21 @@ func (t *transaction) wanted() (*lockRequest, error) {
 }
 
 // judge compares what the client has seen with what is sequenced, and makes the
-// records of the transaction. newest is the tid of the newest transaction that
+// records of the transaction. blocking is the tid of the newest transaction that
 // stands in the way.
-func (t *transaction) judge(ctx context.Context) (ballot zodb.Ballot, newest zodb.Tid, err error) {
+func (t *transaction) judge(ctx context.Context) (ballot zodb.Ballot, blocking zodb.Tid, err error) {
 	e := t.e
 	for oid, read := range t.checks {
-		committed, exists := e.newest(oid)
-		switch {
-		case !exists:
-			return ballot, newest, &zodb.POSKeyError{Oid: oid}
-		case committed != read:
-			return ballot, committed, &zodb.ReadConflictError{Oid: oid, Committed: committed, Read: read}
+		switch n := e.newest(oid); {
+		case !n.exists:
+			return ballot, n.serial, &zodb.POSKeyError{Oid: oid}
+		case n.serial != read:
+			return ballot, n.serial, &zodb.ReadConflictError{Oid: oid, Committed: n.serial, Read: read}
 		}
 	}
 	if t.tid != zodb.NoTid {
 		if err := e.admitTid(t.tid); err != nil {
-			return ballot, newest, err
+			return ballot, blocking, err
 		}
 	}
 	t.txn = txlog.Transaction{Meta: t.meta, Records: make([]txlog.Record, 0, len(t.changes))}
@@ -303,28 +302,26 @@ func (t *transaction) judge(ctx context.Context) (ballot zodb.Ballot, newest zod
 		if c.blob != nil {
 			rec.Blob = c.blob.ref()
 		}
-		committed, exists := e.newest(rec.Oid)
+		n := e.newest(rec.Oid)
 		switch {
-		case c.restored:
-			rec.Prev = committed
-		case rec.Kind == txlog.RecordDeletion && !exists:
-			return ballot, newest, &zodb.POSKeyError{Oid: rec.Oid}
-		case rec.Kind == txlog.RecordDeletion && committed != rec.Prev:
-			return ballot, committed, &zodb.ConflictError{Oid: rec.Oid, Committed: committed, Read: rec.Prev}
-		case exists && committed != rec.Prev:
-			ballot.Conflicts = append(ballot.Conflicts, zodb.Conflict{Oid: rec.Oid, Committed: committed, Read: rec.Prev, Data: rec.Data})
-			newest = max(newest, committed)
-		case !exists:
-			rec.Prev = zodb.NoTid
+		case c.restored, n.serial == zodb.NoTid && rec.Kind != txlog.RecordDeletion:
+			rec.Prev = n.serial
+		case rec.Kind == txlog.RecordDeletion && n.serial == zodb.NoTid:
+			return ballot, blocking, &zodb.POSKeyError{Oid: rec.Oid}
+		case rec.Kind == txlog.RecordDeletion && n.serial != rec.Prev:
+			return ballot, n.serial, &zodb.ConflictError{Oid: rec.Oid, Committed: n.serial, Read: rec.Prev}
+		case n.serial != rec.Prev:
+			ballot.Conflicts = append(ballot.Conflicts, zodb.Conflict{Oid: rec.Oid, Committed: n.serial, Read: rec.Prev, Data: rec.Data})
+			blocking = max(blocking, n.serial)
 		}
 		t.txn.Records = append(t.txn.Records, rec)
 	}
 	if len(t.undos) > 0 || t.tid != zodb.NoTid {
 		if err := t.share(ctx, &ballot); err != nil {
-			return ballot, newest, err
+			return ballot, blocking, err
 		}
 	}
-	return ballot, newest, nil
+	return ballot, blocking, nil
 }
 
 // maxAhead is how far in the future the tid of a transaction may lie that a
@@ -348,20 +345,25 @@ func (e *Engine) admitTid(tid zodb.Tid) error {
 	return nil
 }
 
-// newest returns the serial of the newest revision that is sequenced. The
-// caller holds the object's lock.
-func (e *Engine) newest(oid zodb.Oid) (zodb.Tid, bool) {
+// newest is the newest revision of an object that is sequenced.
+type newest struct {
+	serial zodb.Tid // NoTid if there is none
+	exists bool     // it is there, and no deletion
+}
+
+// newest looks it up. The caller holds the object's lock.
+func (e *Engine) newest(oid zodb.Oid) newest {
 	// What is no longer pending is in the index, so look in this order.
 	e.seq.Lock()
-	tid, pending := e.seq.pending[oid]
+	n, pending := e.seq.pending[oid]
 	e.seq.Unlock()
 	if pending {
-		return tid, true
+		return n
 	}
 	e.state.RLock()
 	defer e.state.RUnlock()
 	r, ok := e.state.index.Current(oid)
-	return r.Serial, ok
+	return newest{r.Serial, ok && !r.Deleted()}
 }
 
 // writePayloads puts the data of a large transaction into objects of its own.
@@ -412,10 +414,6 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 	e := t.e
 	e.stats.active.Add(-1)
 	t.done = done
-	if len(t.txn.Records) == 0 {
-		e.finishEmpty(t)
-		return
-	}
 	highest := zodb.Oid(0)
 	for _, rec := range t.txn.Records {
 		highest = max(highest, rec.Oid)
@@ -431,7 +429,7 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 		e.seq.last = t.txn.Tid
 		e.seq.finishing[t.txn.Tid] = t
 		for _, rec := range t.txn.Records {
-			e.seq.pending[rec.Oid] = t.txn.Tid
+			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion}
 		}
 		e.log.Append(&t.txn, e.oids.stored(highest))
 	}
@@ -444,15 +442,6 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 		t.discard()
 		done(nil, fmt.Errorf("%w; the transaction was not committed", err))
 	}
-}
-
-// finishEmpty ends a transaction that changed nothing. As with FileStorage it
-// leaves no trace, and has the tid of the last one.
-func (e *Engine) finishEmpty(t *transaction) {
-	e.locks.release(t.locks)
-	e.state.Lock()
-	defer e.state.Unlock()
-	t.done(&zodb.Commit{Tid: e.state.last, Info: e.infoLocked()}, nil)
 }
 
 // Abort implements zodb.Transaction.

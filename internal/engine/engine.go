@@ -144,7 +144,7 @@ type Engine struct {
 		sync.Mutex
 		last      zodb.Tid
 		packs     int
-		pending   map[zodb.Oid]zodb.Tid
+		pending   map[zodb.Oid]newest
 		finishing map[zodb.Tid]*transaction
 		pins      map[txlog.Dropped]int // revisions that voted transactions share data with
 		sharing   int                   // votes that are about to pin some
@@ -229,7 +229,7 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	e.state.observers = make(map[zodb.Observer]struct{})
 	e.uploads.mu.names = make(map[string]struct{})
 	e.seq.pins = make(map[txlog.Dropped]int)
-	e.seq.pending = make(map[zodb.Oid]zodb.Tid)
+	e.seq.pending = make(map[zodb.Oid]newest)
 	e.seq.finishing = make(map[zodb.Tid]*transaction)
 	start := opts.Now()
 	e.log, err = txlog.Open(ctx, b, f, (*logObserver)(e), txlog.Options{Config: opts.Log, Node: opts.Node, Logger: opts.Logger})

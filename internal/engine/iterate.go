@@ -49,7 +49,7 @@ func (it *txnIterator) Next(ctx context.Context) (info zodb.TxnInfo, err error) 
 		if it.txn.tid <= e.state.packed {
 			info.Meta.Status = zodb.Packed
 		}
-		there := slices.ContainsFunc(it.txn.oids, func(oid zodb.Oid) bool {
+		there := len(it.txn.oids) == 0 && it.txn.tid > e.state.packed || slices.ContainsFunc(it.txn.oids, func(oid zodb.Oid) bool {
 			_, ok := it.recordLocked(oid, it.txn.tid)
 			return ok
 		})
@@ -107,11 +107,7 @@ func (ri *recordIterator) Next(ctx context.Context) (rec zodb.Record, err error)
 			continue
 		}
 		rec = zodb.Record{Oid: oid, Tid: ri.tid}
-		if source := e.state.extras[txlog.Dropped{Oid: oid, Serial: ri.tid}].source; source != zodb.NoTid {
-			if _, there := ri.it.recordLocked(oid, source); there {
-				rec.DataTxn = source
-			}
-		}
+		rec.DataTxn = e.sourceLocked(oid, ri.tid)
 		name := e.state.objects[r.Object].name
 		end := r.Offset + r.Size
 		for _, oid := range ri.oids[1:] {

@@ -18,6 +18,7 @@ import (
 const (
 	firstSweep = 10 * time.Minute // after the start
 	sweepEvery = 24 * time.Hour
+	abandoned  = 24 * time.Hour // how long ago a write was begun that nobody will end
 )
 
 // A janitor forgets what packs dropped when their grace period is over, and
@@ -103,6 +104,9 @@ func (e *Engine) expire() (next time.Time, freed bool) {
 // the log names: those of packed revisions, and those that a crash has left
 // behind. For why it may, see the package comment.
 func (e *Engine) sweep(ctx context.Context) error {
+	if _, err := e.bucket.CleanUp(ctx, abandoned); err != nil {
+		return err
+	}
 	var found []string
 	for _, prefix := range []string{txlog.PayloadPrefix, blob.Prefix, txlog.ListPrefix} {
 		err := bucket.Rereading(ctx, func() error {

@@ -141,9 +141,26 @@ func (e *Engine) History(_ context.Context, oid zodb.Oid, size int) ([]zodb.TxnI
 	entries := make([]zodb.TxnInfo, len(revisions))
 	for i, r := range revisions {
 		n, _ := slices.BinarySearchFunc(e.state.txns, r.Serial, byTid)
-		entries[i] = zodb.TxnInfo{Tid: r.Serial, Meta: e.state.txns[n].meta(), Size: int64(r.Data)}
+		entries[i] = zodb.TxnInfo{Tid: r.Serial, Meta: e.state.txns[n].meta()}
+		if e.sourceLocked(oid, r.Serial) == zodb.NoTid {
+			entries[i].Size = int64(r.Data)
+		}
 	}
 	return entries, nil
+}
+
+// sourceLocked returns the serial of the revision whose data the one of the
+// given serial shares, or NoTid. A packed revision has its data to itself, as
+// with FileStorage.
+func (e *Engine) sourceLocked(oid zodb.Oid, serial zodb.Tid) zodb.Tid {
+	if serial <= e.state.packed {
+		return zodb.NoTid
+	}
+	source := e.state.extras[txlog.Dropped{Oid: oid, Serial: serial}].source
+	if _, ok := e.state.index.At(oid, source); !ok {
+		return zodb.NoTid
+	}
+	return source
 }
 
 func (s *settledTxn) meta() zodb.TxnMeta {

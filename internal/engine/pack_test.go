@@ -28,7 +28,7 @@ func record(text string, refs ...zodb.Oid) string { return string(storagetest.Re
 func storeBlob(t *testing.T, e *Engine, oid zodb.Oid, serial zodb.Tid, data, content string) zodb.Tid {
 	t.Helper()
 	txn := begin(t, e)
-	b, err := e.NewBlob()
+	b, err := e.NewBlob(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestASweepDeletesWhatCrashesLeftAndNothingElse(t *testing.T) {
 	t1 := commit(t, e, stored{0, 0, record("large enough for a payload object")})
 	t2 := storeBlob(t, e, 1, 0, record("blob"), "content")
 	voted := begin(t, e, stored{0, t1, record("another large transaction")})
-	upload, err := e.NewBlob()
+	upload, err := e.NewBlob(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func TestAnAbortedBlobLeavesNothing(t *testing.T) {
 	e := openEngine(t, b)
 	txn := begin(t, e)
 	for _, oid := range []zodb.Oid{1, 1, 2} {
-		upload, err := e.NewBlob()
+		upload, err := e.NewBlob(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -347,7 +347,7 @@ func TestAnAbortedBlobLeavesNothing(t *testing.T) {
 	}
 	vote(t, txn)
 	txn.Abort()
-	lone, err := e.NewBlob()
+	lone, err := e.NewBlob(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

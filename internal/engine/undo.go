@@ -94,8 +94,8 @@ func (t *transaction) share(ctx context.Context, ballot *zodb.Ballot) error {
 	e.seq.Lock()
 	e.seq.sharing++
 	packs, last := e.seq.packs, zodb.NoTid
-	for _, tid := range e.seq.pending {
-		last = max(last, tid)
+	for _, p := range e.seq.pending {
+		last = max(last, p.serial)
 	}
 	e.seq.Unlock()
 	defer func() {

@@ -118,7 +118,7 @@ func (s *stream) read(ctx context.Context, p []byte) (int, error) {
 	held := s.held
 	silent := time.AfterFunc(s.silence, func() { s.memory.Release(held) })
 	n, err := s.r.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // as the contract of io.Reader has it
+	if err != nil && err != io.EOF {
 		s.err = err
 	}
 	if silent.Stop() || held == 0 {

@@ -32,6 +32,7 @@ const (
 	doneFailed       // it is done, and 500
 	done200          // it is done, and 200 with an error in the body
 	denied           // 403
+	gone             // 404 NoSuchUpload
 )
 
 // what names the requests of a stream.
@@ -88,6 +89,8 @@ func between(t *testing.T, decide func(what string) fault) (*s3bucket.Bucket, fu
 			failing(200, "InternalError")(w, r)
 		case denied:
 			failing(403, "AccessDenied")(w, r)
+		case gone:
+			failing(404, "NoSuchUpload")(w, r)
 		default:
 			proxy.ServeHTTP(w, r)
 		}
@@ -163,6 +166,43 @@ func TestStreamsSurviveEveryFault(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Amazon forgets an upload once it is complete. Whoever asks again, because the
+// first answer was lost, learns that there is no such upload.
+func TestUploadThatIsForgottenAfterALostAnswerIsFound(t *testing.T) {
+	first := true
+	b, seen := between(t, func(what string) fault {
+		if what != "complete" {
+			return none
+		}
+		if first {
+			first = false
+			return lost
+		}
+		return gone
+	})
+	b.SetPatience(3, time.Minute)
+	wantStream(t, b, "a", randomBytes(1, 9_000_000))
+	if requests := fmt.Sprint(seen()); !strings.Contains(requests, "complete HEAD") {
+		t.Errorf("requests %s", requests)
+	}
+}
+
+// An upload that was lost, as when somebody has cleaned up, is no success.
+func TestUploadThatIsGoneFails(t *testing.T) {
+	b, _ := between(t, func(what string) fault {
+		if what == "complete" {
+			return gone
+		}
+		return none
+	})
+	b.SetPatience(3, time.Minute)
+	err := b.PutStream(t.Context(), "a", bytes.NewReader(randomBytes(1, 9_000_000)))
+	if err == nil || bucket.Final(err) || !strings.Contains(err.Error(), "NoSuchUpload") {
+		t.Errorf("error %v", err)
+	}
+	wantUploads(t, b, 0)
 }
 
 // An object of the same size that was there before is not taken for the one

@@ -25,6 +25,7 @@ func Conformance(t *testing.T, open func(t *testing.T) zodb.Storage) {
 		{"invalidations name each changed object once", invalidationsAreComplete},
 		{"oids are handed out once", oidsAreHandedOutOnce},
 		{"statistics count", statisticsCount},
+		{"a transaction without changes is one like others", emptyTransaction},
 		{"a commit tells the size of the database", commitTellsInfo},
 
 		{"different objects are voted on side by side", differentObjects},
@@ -34,6 +35,7 @@ func Conformance(t *testing.T, open func(t *testing.T) zodb.Storage) {
 		{"a write waits for a check", writeWaitsForCheck},
 		{"a check waits for a write", checkWaitsForWrite},
 		{"a check fails for what changed before", checkFails},
+		{"a check fails for what was deleted", checkOfDeletedFails},
 		{"a conflict leaves the transaction usable", conflictGoesOn},
 		{"with conflicts no lock is held", conflictHoldsNoLock},
 		{"a vote that waits holds no lock", waitingHoldsNoLock},
@@ -115,9 +117,9 @@ func (h *harness) must(err error) {
 	}
 }
 
-func (h *harness) begin(origin zodb.Observer) zodb.Transaction {
+func (h *harness) begin() zodb.Transaction {
 	h.Helper()
-	txn, err := h.s.Begin(zodb.TxnMeta{User: []byte("u"), Description: []byte("d"), Status: ' '}, zodb.NoTid, origin)
+	txn, err := h.s.Begin(zodb.TxnMeta{User: []byte("u"), Description: []byte("d"), Status: ' '}, zodb.NoTid, nil)
 	h.must(err)
 	return txn
 }
@@ -131,7 +133,7 @@ type change struct {
 
 func (h *harness) beginWith(changes ...change) zodb.Transaction {
 	h.Helper()
-	txn := h.begin(nil)
+	txn := h.begin()
 	for _, c := range changes {
 		h.must(txn.Store(c.oid, c.serial, []byte(c.data)))
 	}

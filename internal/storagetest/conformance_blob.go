@@ -20,7 +20,7 @@ func randomBytes(seed byte, n int) []byte {
 // upload writes a blob in several pieces.
 func (h *harness) upload(data []byte) zodb.BlobUpload {
 	h.Helper()
-	up, err := h.s.NewBlob()
+	up, err := h.s.NewBlob(h.Context())
 	h.must(err)
 	for len(data) > 0 {
 		n := min(len(data), 59_000)
@@ -35,7 +35,7 @@ func (h *harness) upload(data []byte) zodb.BlobUpload {
 
 func (h *harness) commitBlob(oid zodb.Oid, serial zodb.Tid, data string, blob []byte) zodb.Tid {
 	h.Helper()
-	txn := h.begin(nil)
+	txn := h.begin()
 	h.must(txn.StoreBlob(oid, serial, []byte(data), h.upload(blob)))
 	h.vote(txn)
 	return h.finish(txn).Tid
@@ -89,6 +89,17 @@ func blobsComeBack(h *harness) {
 		h.Error("a blob can be read to the end after its context was done")
 	}
 	h.must(r.Close())
+
+	ctx, cancel = context.WithCancel(h.Context())
+	up, err := h.s.NewBlob(ctx)
+	h.must(err)
+	_, err = up.Write([]byte("begun"))
+	h.must(err)
+	cancel()
+	for err == nil { // what was on its way may still be taken
+		_, err = up.Write([]byte("more"))
+	}
+	up.Abort()
 }
 
 func severalBlobsAtOnce(h *harness) {
@@ -101,7 +112,7 @@ func severalBlobsAtOnce(h *harness) {
 				return
 			}
 			for j := range 3 {
-				up, err := h.s.NewBlob()
+				up, err := h.s.NewBlob(h.Context())
 				if err == nil {
 					_, err = up.Write(randomBytes(byte(10*i+j), 100_000))
 				}
@@ -147,7 +158,7 @@ func blobsThroughUndo(h *harness) {
 func blobKeptInConflict(h *harness) {
 	t1 := h.commitBlob(1, 0, "a", []byte("blob a"))
 	t2 := h.commitBlob(1, t1, "b", []byte("blob b"))
-	txn := h.begin(nil)
+	txn := h.begin()
 	h.must(txn.StoreBlob(1, t1, []byte("c"), h.upload([]byte("blob c"))))
 	ballot, err := txn.Vote(h.Context())
 	h.wantConflict(ballot.Conflicts, err, zodb.Conflict{Oid: 1, Committed: t2, Read: t1, Data: []byte("c")})
@@ -174,7 +185,7 @@ func blobAfterStore(h *harness) {
 }
 
 func abortedBlobs(h *harness) {
-	txn := h.begin(nil)
+	txn := h.begin()
 	up := h.upload(randomBytes(5, 100_000))
 	h.must(txn.StoreBlob(1, 0, []byte("a"), up))
 	h.vote(txn)
@@ -186,7 +197,7 @@ func abortedBlobs(h *harness) {
 	}
 	h.upload([]byte("nobody's")).Abort()
 
-	txn = h.begin(nil)
+	txn = h.begin()
 	up = h.upload([]byte("blob"))
 	h.must(txn.StoreBlob(1, 0, []byte("a"), up))
 	up.Abort() // does nothing

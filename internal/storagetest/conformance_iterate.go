@@ -20,8 +20,8 @@ func (h *harness) records(it zodb.RecordIterator) (records []zodb.Record) {
 	h.Helper()
 	for {
 		rec, err := it.Next(h.Context())
-		if err == io.EOF {
-			if _, err := it.Next(h.Context()); err != io.EOF {
+		if errors.Is(err, io.EOF) {
+			if _, err := it.Next(h.Context()); !errors.Is(err, io.EOF) {
 				h.Errorf("after the end: %v", err)
 			}
 			return records
@@ -35,8 +35,8 @@ func (h *harness) iterate(it zodb.TxnIterator) (all []iterated) {
 	h.Helper()
 	for {
 		info, err := it.Next(h.Context())
-		if err == io.EOF {
-			if _, err := it.Next(h.Context()); err != io.EOF {
+		if errors.Is(err, io.EOF) {
+			if _, err := it.Next(h.Context()); !errors.Is(err, io.EOF) {
 				h.Errorf("after the end: %v", err)
 			}
 			return all

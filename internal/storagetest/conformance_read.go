@@ -1,11 +1,35 @@
 package storagetest
 
 import (
+	"errors"
+	"io"
 	"slices"
 	"sync"
 
 	"s3storage/internal/zodb"
 )
+
+func emptyTransaction(h *harness) {
+	t1 := h.commit(change{1, 0, "one"})
+	seen := &recorder{}
+	h.s.Subscribe(seen)
+	defer h.s.Unsubscribe(seen)
+	empty := h.begin()
+	h.vote(empty)
+	c := h.finish(empty)
+	if c.Tid <= t1 || len(c.Oids) > 0 || h.s.LastTransaction() != c.Tid {
+		h.Errorf("tid %s after %s, oids %v, last transaction %s", c.Tid, t1, c.Oids, h.s.LastTransaction())
+	}
+	if heard := seen.heard(); len(heard) != 1 || heard[0] != c.Tid {
+		h.Errorf("announced: %v", heard)
+	}
+	it := h.s.Iterate(t1+1, zodb.MaxTid)
+	info, err := it.Next(h.Context())
+	h.must(err)
+	if _, err := it.Records().Next(h.Context()); info.Tid != c.Tid || !errors.Is(err, io.EOF) {
+		h.Errorf("iteration finds %s with records: %v", info.Tid, err)
+	}
+}
 
 func emptyStorage(h *harness) {
 	if last := h.s.LastTransaction(); last != zodb.NoTid {

@@ -10,7 +10,7 @@ import (
 
 func (h *harness) delete(oid zodb.Oid, serial zodb.Tid) zodb.Tid {
 	h.Helper()
-	txn := h.begin(nil)
+	txn := h.begin()
 	h.must(txn.Delete(oid, serial))
 	h.vote(txn)
 	c := h.finish(txn)
@@ -41,7 +41,7 @@ func deletedIsGone(h *harness) {
 	if h.must(err); !slices.Equal(tidsOf(entries), []zodb.Tid{t2, t1}) {
 		h.Errorf("history %+v", entries)
 	}
-	check := h.begin(nil)
+	check := h.begin()
 	h.must(check.CheckCurrent(1, t1))
 	if _, err := check.Vote(h.Context()); err == nil {
 		h.Error("a check of a deleted object succeeds")
@@ -52,7 +52,7 @@ func deletedIsGone(h *harness) {
 func deleteConflicts(h *harness) {
 	t1 := h.commit(change{1, 0, "a"})
 	t2 := h.commit(change{1, t1, "b"})
-	txn := h.begin(nil)
+	txn := h.begin()
 	h.must(txn.Delete(1, t1))
 	_, err := txn.Vote(h.Context())
 	var conflict *zodb.ConflictError
@@ -61,13 +61,13 @@ func deleteConflicts(h *harness) {
 	}
 	txn.Abort()
 
-	txn = h.begin(nil)
+	txn = h.begin()
 	h.must(txn.Delete(7, t1))
 	_, err = txn.Vote(h.Context())
 	h.wantKeyError(err, 7)
 	txn.Abort()
 
-	a, b := h.begin(nil), h.beginWith(change{1, t2, "c"})
+	a, b := h.begin(), h.beginWith(change{1, t2, "c"})
 	h.must(a.Delete(1, t2))
 	h.vote(a)
 	waiting := h.startBlockedVote(h.Context(), b)
@@ -161,7 +161,7 @@ func restoreOnlyForward(h *harness) {
 		txn.Abort()
 	}
 	h.wantRevision(1, zodb.MaxTid, "a", t1, zodb.NoTid)
-	txn := h.begin(nil)
+	txn := h.begin()
 	err := txn.Restore(1, []byte("b"), zodb.NoTid)
 	if err == nil {
 		_, err = txn.Vote(h.Context())

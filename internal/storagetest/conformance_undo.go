@@ -12,7 +12,7 @@ import (
 
 func (h *harness) beginUndo(undone ...zodb.Tid) zodb.Transaction {
 	h.Helper()
-	txn := h.begin(nil)
+	txn := h.begin()
 	for _, tid := range undone {
 		h.must(txn.Undo(tid))
 	}
@@ -315,7 +315,7 @@ func undoSharesTheData(h *harness) {
 	if h.must(err); rec.Oid != 1 || rec.Tid != t3 || string(rec.Data) != "old" || rec.DataTxn != t1 {
 		h.Errorf("%+v, want the data of %s", rec, t1)
 	}
-	if _, err := it.Next(h.Context()); err != io.EOF {
+	if _, err := it.Next(h.Context()); !errors.Is(err, io.EOF) {
 		h.Errorf("%v", err)
 	}
 }

@@ -115,6 +115,21 @@ func checkFails(h *harness) {
 	h.commit(change{1, t2, "z"}, change{2, 0, "b"})
 }
 
+func checkOfDeletedFails(h *harness) {
+	t1 := h.commit(change{1, 0, "x"})
+	deletion := h.begin()
+	h.must(deletion.Delete(1, t1))
+	h.vote(deletion)
+	t2 := h.finish(deletion).Tid
+	for _, serial := range []zodb.Tid{t1, t2} {
+		txn := h.begin()
+		h.must(txn.CheckCurrent(1, serial))
+		_, err := txn.Vote(h.Context())
+		h.wantKeyError(err, 1)
+		txn.Abort()
+	}
+}
+
 func conflictGoesOn(h *harness) {
 	t1 := h.commit(change{1, 0, "x"})
 	t2 := h.commit(change{1, t1, "y"})
@@ -228,7 +243,7 @@ func noLostUpdates(h *harness) {
 		if err != nil {
 			return err
 		}
-		txn := h.begin(nil)
+		txn := h.begin()
 		for {
 			if err := txn.Store(1, rev.Serial, encode(binary.BigEndian.Uint64(rev.Data)+1)); err != nil {
 				return err

@@ -10,19 +10,23 @@ import (
 
 // A memoryBlob is a blob, and the upload of it.
 type memoryBlob struct {
+	ctx    context.Context // of the upload
 	data   []byte
 	stored bool
 }
 
 // NewBlob implements zodb.Storage.
-func (m *Memory) NewBlob() (zodb.BlobUpload, error) {
+func (m *Memory) NewBlob(ctx context.Context) (zodb.BlobUpload, error) {
 	if err := m.ReadOnly(); err != nil {
 		return nil, err
 	}
-	return &memoryBlob{}, nil
+	return &memoryBlob{ctx: ctx}, nil
 }
 
 func (b *memoryBlob) Write(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err
+	}
 	b.data = append(b.data, p...)
 	return len(p), nil
 }

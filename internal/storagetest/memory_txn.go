@@ -236,9 +236,9 @@ func (t *memoryTxn) judgeLocked() (ballot zodb.Ballot, records []*record, err er
 	for oid, serial := range t.checks {
 		cur := m.currentLocked(oid)
 		switch {
-		case cur == nil:
+		case cur == nil || cur.data == nil:
 			return ballot, nil, &zodb.POSKeyError{Oid: oid}
-		case cur.tid != serial || cur.data == nil:
+		case cur.tid != serial:
 			return ballot, nil, &zodb.ReadConflictError{Oid: oid, Committed: cur.tid, Read: serial}
 		}
 	}

@@ -55,6 +55,15 @@ func (k *call) bytes(i int, name string) ([]byte, error) {
 	return nil, k.wrong(i, name, "bytes")
 }
 
+// ownData reads a record, to be kept.
+func (k *call) ownData(i int) ([]byte, error) {
+	b, err := k.bytes(i, "data")
+	if err != nil || k.owned {
+		return b, err
+	}
+	return append(make([]byte, 0, len(b)), b...), nil // never nil
+}
+
 // oid reads the first argument: no call names an object elsewhere.
 func (k *call) oid() (zodb.Oid, error) {
 	b, err := k.bytes(0, "oid")
@@ -80,10 +89,16 @@ func (k *call) tid(i int) (zodb.Tid, error) {
 	return tid, nil
 }
 
-// serial reads a tid for which None may stand, meaning that of a new object.
+// serial reads a tid for which None may stand, meaning that of a new object, or
+// a str: what was eight bytes to Python 2 is still written so in ZODB's tests.
 func (k *call) serial(i int) (zodb.Tid, error) {
-	if k.args[i] == nil {
+	switch v := k.args[i].(type) {
+	case nil:
 		return zodb.NoTid, nil
+	case string:
+		if v == "\x00\x00\x00\x00\x00\x00\x00\x00" {
+			return zodb.NoTid, nil
+		}
 	}
 	return k.tid(i)
 }

@@ -57,6 +57,9 @@ func (c *conn) sendBlob(k *call) (any, error) {
 		defer func() { <-c.asked }()
 		s := &stream{c: c, blobKey: blobKey{oid, serial}}
 		err := s.send()
+		if err != nil {
+			s.remember()
+		}
 		switch {
 		case oneWay:
 		case err != nil:
@@ -64,7 +67,7 @@ func (c *conn) sendBlob(k *call) (any, error) {
 		default:
 			c.reply(id, nil)
 		}
-		s.end(err)
+		s.end()
 	})
 	return nil, errLater
 }
@@ -161,28 +164,32 @@ func (s *stream) resume() {
 	delete(mu.partial, s.blobKey)
 }
 
-// end remembers what was broken off, and lets a server that waits for the stream
-// hang up.
-func (s *stream) end(err error) {
+// remember notes where the blob was broken off, before the client can ask again.
+func (s *stream) remember() {
+	if !s.started {
+		return
+	}
 	mu := &s.c.mu
 	mu.Lock()
-	if s.busy {
-		mu.streams--
+	if mu.partial == nil {
+		mu.partial = map[blobKey]int64{}
 	}
-	if err != nil && s.started {
-		if mu.partial == nil {
-			mu.partial = map[blobKey]int64{}
-		}
-		mu.partial[s.blobKey] = s.sent
-	}
+	mu.partial[s.blobKey] = s.sent
 	full := len(mu.partial) > maxPartial
 	mu.Unlock()
 	if full {
-		s.c.out.fail(errPartial)
+		s.c.out.fail(fmt.Errorf("more than %d blobs could not be sent to their ends", maxPartial))
+	}
+}
+
+// end lets a server that has waited for the stream hang up.
+func (s *stream) end() {
+	if s.busy {
+		s.c.mu.Lock()
+		s.c.mu.streams--
+		s.c.mu.Unlock()
 	}
 	if s.c.draining.Load() {
 		s.c.drain()
 	}
 }
-
-var errPartial = fmt.Errorf("more than %d blobs could not be sent to their ends, the log says why", maxPartial)

@@ -1,10 +1,6 @@
 package zeo
 
-import (
-	"slices"
-
-	"s3storage/internal/zodb"
-)
+import "s3storage/internal/zodb"
 
 // An upload is a blob that is arriving. A client sends one at a time, and says
 // only at its end for which object and transaction it is. It belongs to the
@@ -43,7 +39,7 @@ func (c *conn) storeBlobStart(*call) (any, error) {
 		return nil, violation("storeBlobStart was called twice without storeBlobEnd")
 	}
 	u := &upload{}
-	u.blob, u.err = c.storage.NewBlob()
+	u.blob, u.err = c.storage.NewBlob(c.ctx)
 	c.upload = u
 	return nil, nil
 }
@@ -76,21 +72,18 @@ func (c *conn) storeBlobEnd(k *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := k.bytes(2, "data")
-	if err != nil {
-		return nil, err
-	}
 	t, err := c.writable(k, 3)
 	if err != nil || t.broken != nil {
 		return nil, err
 	}
-	if !k.owned {
-		data = slices.Clone(data)
+	data, err := k.ownData(2)
+	if err == nil {
+		err = c.upload.err
 	}
-	u := c.upload
-	c.upload = nil
-	if err = u.err; err == nil {
-		err = t.inner.StoreBlob(oid, serial, data, u.blob)
+	if err == nil {
+		blob := c.upload.blob
+		c.upload = nil
+		err = t.inner.StoreBlob(oid, serial, data, blob)
 	}
 	if err != nil {
 		t.spoil(err)

@@ -88,7 +88,8 @@ func TestAPackBelongsToTheServer(t *testing.T) {
 	<-storage.begun
 	p.want("lastTransaction") // it holds nobody up
 	close(storage.release)
-	if _, err := p.answer(id); err == nil || err.(*Error).Class != classStorage {
+	_, err := p.answer(id)
+	if own := new(Error); !errors.As(err, &own) || own.Class != classStorage {
 		t.Errorf("%v", err)
 	}
 	s.logged.waitFor(t, "the disk is full")

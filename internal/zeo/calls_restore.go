@@ -33,12 +33,6 @@ func (c *conn) restorea(k *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	var data []byte // nil for a deletion
-	if k.args[2] != nil {
-		if data, err = k.bytes(2, "data"); err != nil {
-			return nil, err
-		}
-	}
 	source, err := k.serial(3)
 	if err != nil {
 		return nil, err
@@ -52,10 +46,14 @@ func (c *conn) restorea(k *call) (any, error) {
 			"restore of object %s with tid %s in a transaction that was begun with tid %s", oid, tid, t.tid)}})
 		return nil, nil
 	}
-	if data != nil && !k.owned {
-		data = append(make([]byte, 0, len(data)), data...) // not nil where it is empty
+	var data []byte // nil for a deletion
+	if k.args[2] != nil {
+		data, err = k.ownData(2)
 	}
-	if err := t.inner.Restore(oid, data, source); err != nil {
+	if err == nil {
+		err = t.inner.Restore(oid, data, source)
+	}
+	if err != nil {
 		t.spoil(err)
 	}
 	return nil, nil

@@ -3,6 +3,7 @@ package zeo
 import (
 	"encoding/json"
 	"math"
+	"strings"
 	"testing"
 
 	"s3storage/internal/zodb"
@@ -311,4 +312,30 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%v", all)
 	}
 	q.wantClosed()
+}
+
+// Some of ZODB's tests do this, and abort.
+func TestRecordsThatAreNoneFailTheVote(t *testing.T) {
+	eachEncoding(t, func(t *testing.T, s *testServer, enc Encoding) {
+		p := s.client(enc)
+		for _, call := range [][]any{
+			{"storea", zodb.Oid(1), nil, "text", 5},
+			{"storea", zodb.Oid(1), nil, nil, 5},
+			{"restorea", zodb.Oid(1), zodb.Tid(7), "text", nil, 5},
+			{"storeBlobEnd", zodb.Oid(1), nil, "text", 5},
+		} {
+			p.tell("tpc_begin", 5, []byte(""), []byte(""), Dict{}, zodb.Tid(7), " ")
+			p.tell("storeBlobStart")
+			p.tell(call[0].(string), call[1:]...)
+			if e := p.wantError(classType, "vote", 5); !strings.Contains(e.Error(), "must be bytes") {
+				t.Error(e)
+			}
+			p.want("tpc_abort", 5)
+			p.begin(6)
+			p.want("tpc_abort", 6) // and with it what was uploaded
+		}
+		p.begin(5)
+		p.tell("storea", zodb.Oid(1), "\x00\x00\x00\x00\x00\x00\x00\x00", []byte("x"), 5)
+		wantValue(t, p.want("vote", 5), Tuple{})
+	})
 }

@@ -91,11 +91,17 @@ func (c *Client) receive(name string, args Tuple) error {
 	c.mu.Lock()
 	in := c.mu.blobs[blobKey{oid, serial}]
 	c.mu.Unlock()
+	if in == nil {
+		return nil
+	}
+	return in.take(name, args)
+}
+
+func (in *clientBlob) take(name string, args Tuple) error {
 	switch {
-	case in == nil || in.err != nil:
 	case name == "receiveBlobStop":
 		in.stopped = true
-	case name == "receiveBlobChunk" && len(args) == 3:
+	case name == "receiveBlobChunk" && len(args) == 3 && in.err == nil:
 		chunk, err := bytesOf(args[2], nil)
 		if err != nil {
 			return err

@@ -8,13 +8,16 @@
 //	| size | size bytes ... |      size: uint32, big-endian
 //	+------+----------------+
 //
-// A frame carries one message. Only a storea carries much: one record, which
-// is as long as its object's pickle. A transaction of any size is a sequence of
+// A frame carries one message. Only those that carry a record are long: as long
+// as the pickle of its object. A blob comes and goes in chunks of 59,000 bytes. A transaction of any size is a sequence of
 // such frames. FrameReader refuses a longer frame than its limit before it
 // reserves anything, and reserves memory for a long frame only as its bytes
 // arrive.
 //
 // # Handshake
+//
+// TLS, where there is any, starts at the first byte; a client with a certificate
+// shows it there.
 //
 // The server sends the frame "Z5" (messages are pickles) or "M5" (messages are
 // msgpack). The client answers with the letter it wants and the version; what

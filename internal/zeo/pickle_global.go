@@ -18,6 +18,7 @@ const (
 	globalReconstruct               // copyreg._reconstructor: how old protocols write instances
 	globalPrefix                    // ZopeUndo's Prefix
 	globalObject                    // the built-in object, for _reconstructor
+	globalDict                      // the built-in dict: what a subclass may be reduced to
 )
 
 // globals are all the names that are known. Whatever else a pickle mentions
@@ -34,6 +35,8 @@ var globals = map[string]global{
 	"ZopeUndo.Prefix.Prefix":  globalPrefix,
 	"builtins.object":         globalObject,
 	"__builtin__.object":      globalObject,
+	"builtins.dict":           globalDict,
+	"__builtin__.dict":        globalDict,
 }
 
 // A GlobalError reports a pickle that mentions a class or function which is not
@@ -127,8 +130,25 @@ func construct(g global, args Tuple) (any, error) {
 				return Prefix(s), nil
 			}
 		}
+	case globalDict:
+		if len(args) == 1 {
+			return dictOfPairs(itemsOf(args[0]))
+		}
 	}
 	return nil, errLeftOver
+}
+
+// dictOfPairs is what calling dict with a sequence of pairs gives.
+func dictOfPairs(pairs []any) (any, error) {
+	d := Dict{}
+	for _, v := range pairs {
+		pair := itemsOf(v)
+		if len(pair) != 2 {
+			return nil, errLeftOver
+		}
+		d = append(d, Item{pair[0], pair[1]})
+	}
+	return d, nil
 }
 
 // encodeLatin1 is text.encode("latin-1").

@@ -60,6 +60,14 @@ func TestAPrefixMatchesPathElements(t *testing.T) {
 	}
 }
 
+// What a subclass of dict may be reduced to: ZODB's IteratorStorage has one.
+func TestADictIsReadFromItsItems(t *testing.T) {
+	got, err := decodePickle([]byte("\x80\x03cbuiltins\ndict\nX\x03\x00\x00\x00fooK\x01\x86NN\x86\x86\x85R."))
+	if want := (Dict{{"foo", int64(1)}, {nil, nil}}); err != nil || !Equal(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+}
+
 func TestGlobalsAreRefusedByName(t *testing.T) {
 	for _, pickle := range []string{
 		"cos\nsystem\n(S'true'\ntR.",
@@ -100,6 +108,10 @@ func TestBadPicklesAreRefused(t *testing.T) {
 		"a bare global":              "c__builtin__\nobject\n.",
 		"a global within":            "(c__builtin__\nobject\nt.",
 		"object()":                   "c__builtin__\nobject\n)R.",
+		"dict of numbers":            "cbuiltins\ndict\n(K\x01K\x02t\x85R.",
+		"dict of triples":            "cbuiltins\ndict\n(NNNt\x85\x85R.",
+		"dict with a list as key":    "cbuiltins\ndict\n]N\x86\x85\x85R.",
+		"dict of two arguments":      "cbuiltins\ndict\n))\x86R.",
 		"bytes of a number":          "c__builtin__\nbytes\nJ\xff\xff\xff\x7f\x85R.",
 		"encode as utf-8":            "c_codecs\nencode\n(Va\nVutf-8\ntR.",
 		"encode beyond Latin-1":      "c_codecs\nencode\n(V\\u20ac\nVlatin1\ntR.",

@@ -49,8 +49,9 @@ type Options struct {
 
 // A Server offers storages to ZEO clients. Each connection has a goroutine
 // that reads, and answers whatever needs no waiting, and one that writes. What
-// may wait has goroutines of its own: each vote, and up to maxTasks reads of
-// the storage, beyond which the connection is not read from until one is done.
+// may wait has goroutines of its own: each vote, each blob that was asked for, and
+// up to maxTasks reads of the storage, beyond which the connection is not read
+// from until one is done. A blob that arrives is written by the one that reads.
 // Nothing that one client does, or fails to do, holds up another.
 type Server struct {
 	opts     Options

@@ -69,6 +69,9 @@ func (c *conn) serverStatus(*call) (any, error) { return c.srv.status(c.name), n
 
 // history(oid, size=1) -> [dict]
 func (c *conn) history(k *call) (any, error) {
+	if k.args[0] == nil { // to the reference, an object that does not exist
+		return nil, &Error{classPOSKey, Tuple{nil}}
+	}
 	oid, err := k.oid()
 	if err != nil {
 		return nil, err

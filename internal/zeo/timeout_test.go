@@ -57,12 +57,12 @@ func TestAClientThatVotesAndDoesNotFinishIsTimedOut(t *testing.T) {
 		other.tell("storea", zodb.Oid(1), nil, []byte("other"), 1)
 		vote := other.ask("vote", 1)
 
-		time.Sleep(testTimeout - 1)
+		time.Sleep(testTimeout - time.Nanosecond)
 		slow.want("ping")
 		if n := s.storage.Stats().Waiting; n != 1 {
 			t.Errorf("%d votes wait", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		slow.wantClosed()
 		if v, err := other.answer(vote); err != nil || !Equal(tuples(v), Tuple{}) {
 			t.Errorf("the vote that waited: %v, %v", v, err)

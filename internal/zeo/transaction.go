@@ -151,18 +151,15 @@ func (c *conn) storea(k *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := k.bytes(2, "data")
-	if err != nil {
-		return nil, err
-	}
 	t, err := c.writable(k, 3)
 	if err != nil || t.broken != nil {
 		return nil, err
 	}
-	if !k.owned {
-		data = slices.Clone(data)
+	data, err := k.ownData(2)
+	if err == nil {
+		err = t.inner.Store(oid, serial, data)
 	}
-	if err := t.inner.Store(oid, serial, data); err != nil {
+	if err != nil {
 		t.spoil(err)
 	}
 	return nil, nil

@@ -25,7 +25,7 @@ type TxnMeta struct {
 type TxnInfo struct {
 	Tid  Tid
 	Meta TxnMeta
-	Size int64 // bytes of its records' data, or of that of the one object's record
+	Size int64 // bytes of its records' data, or of the one record's unless it shares another's
 }
 
 // Packed is the status of a transaction that a pack has gone over. It can no
@@ -90,8 +90,8 @@ type Storage interface {
 	NextObject(ctx context.Context, oid Oid) (found Oid, rev Revision, ok bool, err error)
 
 	// NewBlob begins to take the bytes of a blob, whose object will be named
-	// in StoreBlob.
-	NewBlob() (BlobUpload, error)
+	// in StoreBlob. The upload fails when ctx is done.
+	NewBlob(ctx context.Context) (BlobUpload, error)
 
 	// LoadBlob opens the blob that was stored with the one revision, or
 	// returns a *POSKeyError. The reader is for one goroutine, must be closed

@@ -67,6 +67,12 @@ def server(bucket, new_server):
     return new_server(bucket)
 
 
+@pytest.fixture(params=[False, True], ids=["Z5", "M5"])
+def served(request, new_bucket, new_server):
+    """A server over a directory, speaking each of the two encodings."""
+    return new_server(new_bucket("directory"), msgpack=request.param)
+
+
 @pytest.fixture
 def directory_server(new_bucket, new_server):
     """A server over a fresh directory, where the kind of bucket is no matter."""

@@ -30,7 +30,7 @@ from ZConfig.datatypes import SocketBindingAddress
 
 # What loads wait for where a test asks for a storage that is slow to load: reads
 # of the bucket, which only take place for what is not in memory.
-SLOW_LOADS = ["--memory", "1KiB", "--inject", "get.delay=1:10ms,get-range.delay=1:10ms"]
+SLOW_LOADS = ["--memory", "1B", "--inject", "get.delay=1:10ms,get-range.delay=1:10ms"]
 
 IGNORED = {"invalidation-queue-size", "invalidation-age", "client-conflict-resolution"}
 
@@ -54,6 +54,7 @@ class Forker:
         """Stop what the test has left running."""
         for server in self.servers:
             server.kill()
+        for server in self.servers:
             server.check_log()
 
     def start_zeo_server(self, storage_conf=None, zeo_conf=None, port=None,
@@ -71,11 +72,13 @@ class Forker:
                 address = "127.0.0.1", address
             zeo_conf = ZEO._forker.ZEOConfig(address, log=log, **(zeo_conf or {}))
         text = f"{zeo_conf}\n\n{storage_conf}"
+        if self.msgpack:
+            text = text.replace("<zeo>", "<zeo>\nmsgpack true", 1)
 
         sections = parse(text).sections
         [zeo] = [s for s in sections if s.type == "zeo"]
         logs = [s for s in sections if s.type == "eventlog"]
-        storages = [s for s in sections if s is not zeo and s not in logs]
+        storages = [s for s in sections if s.type not in ("zeo", "eventlog")]
 
         address = SocketBindingAddress(one(zeo, "address")).address
         if isinstance(address, str):
@@ -122,7 +125,7 @@ class Forker:
             arguments += options
         return harness.Server(
             directory, buckets, listen=listen, arguments=arguments,
-            msgpack=self.msgpack or asBoolean(one(zeo, "msgpack", "false")))
+            msgpack=asBoolean(one(zeo, "msgpack", "false")))
 
     def _storage(self, section):
         """The bucket of a storage, and the options of the server that it needs."""

@@ -156,7 +156,7 @@ class Server:
 
     def __init__(self, directory, storages, *, listen=None, msgpack=False,
                  arguments=(), reference=REFERENCE, read_only=False,
-                 transaction_timeout=None, tls=None):
+                 pack_gc=True, transaction_timeout=None, tls=None):
         self.directory = pathlib.Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         # One unnamed bucket, or {storage name: bucket}.
@@ -172,6 +172,7 @@ class Server:
         self.transaction_timeout = transaction_timeout  # whole seconds
         # {"certificate": path, "key": path, "authenticate": path}, in words of ZEO's.
         self.tls = tls
+        self.pack_gc = pack_gc
         self.process = None
         self.cwd = self.directory
         self.starts = 0
@@ -217,6 +218,8 @@ class Server:
             command += ["--tls-cert", self.tls["certificate"],
                         "--tls-key", self.tls["key"],
                         "--tls-client-ca", self.tls["authenticate"]]
+        if not self.pack_gc:
+            command.append("--no-pack-gc")
         return command + self.arguments
 
     def _reference_command(self):
@@ -234,6 +237,9 @@ class Server:
             bucket.path.mkdir(parents=True, exist_ok=True)
             conf += [f"<filestorage {name}>",
                      f"  path {bucket.path / 'Data.fs'}",
+                     f"  blob-dir {bucket.path / 'blobs'}",
+                     f"  pack-gc {'true' if self.pack_gc else 'false'}",
+                     "  pack-keep-old false",
                      "</filestorage>"]
         path = self.directory / "zeo.conf"
         path.write_text("\n".join(conf) + "\n")

@@ -23,6 +23,10 @@ LEFT_OUT = {
         "looks for the blob in the server's directory; the rest of it is "
         "test_a_blob_that_left_the_cache_comes_back_to_many_threads",
 
+    "testZEO.*.checkInterfaceFromRemoteStorage":
+        "wants a FileStorage without blobs; "
+        "test_the_interfaces_are_those_of_a_file_storage_with_blobs",
+
     # Conflicts in undo
     "testZEO.*.testNotUndoable": _UNDO,
     "testZEO.*.testUndoUnresolvable": _UNDO,

@@ -22,12 +22,6 @@ from ZODB.utils import z64
 from harness import wait_until
 
 
-@pytest.fixture(params=[False, True], ids=["Z5", "M5"])
-def served(request, new_bucket, new_server):
-    """A server over a directory, speaking each of the two encodings."""
-    return new_server(new_bucket("directory"), msgpack=request.param)
-
-
 def _store(storage, oid, serial, data, **meta):
     txn = TransactionMetaData(**meta)
     storage.tpc_begin(txn)

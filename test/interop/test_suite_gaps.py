@@ -11,11 +11,15 @@ import shutil
 import harness
 import pytest
 import transaction
+import zope.interface
 from harness import wait_until
 from ZEO.Exceptions import ClientDisconnected
 from ZODB.blob import Blob
 from ZODB.blob import remove_committed
 from ZODB.Connection import TransactionMetaData
+from ZODB.FileStorage import FileStorage
+from ZODB.interfaces import IBlobStorage
+from ZODB.interfaces import IStorageIteration
 from ZODB.POSException import ConflictError
 from ZODB.POSException import UndoError
 from ZODB.tests.ConflictResolution import PCounter2
@@ -50,6 +54,18 @@ def test_a_blob_that_left_the_cache_comes_back_to_many_threads(server, open_db, 
     assert set(paths) == {path}
     with open(path, "rb") as file:
         assert file.read() == content
+
+
+@pytest.mark.s3storage
+def test_the_interfaces_are_those_of_a_file_storage_with_blobs(
+        directory_server, open_storage, tmp_path):
+    model = FileStorage(str(tmp_path / "Data.fs"), blob_dir=str(tmp_path / "blobs"))
+    model.close()
+    storage = open_storage(directory_server, blob_dir=str(tmp_path / "cache"))
+    assert storage._info["interfaces"] == tuple(
+        (i.__module__, i.__name__) for i in zope.interface.providedBy(model).__iro__)
+    assert IStorageIteration.providedBy(storage)
+    assert IBlobStorage.providedBy(storage)
 
 
 @pytest.mark.parametrize("cls", [MinPO, PCounter2])

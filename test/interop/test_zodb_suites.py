@@ -1,9 +1,9 @@
 """ZODB's and ZEO's own test suites on this server, as they are installed.
 
-forker.py starts s3storage where they start ZEO's server. All else is theirs.
-Some of their tests start no server; they run too, as they are quick.
-
-SUITES_BUCKET=s3 runs everything over S3, and not only what S3 lists.
+forker.py starts s3storage where they start ZEO's server. All else is theirs;
+suites_left_out.py says what does not apply. Everything runs over a directory,
+and a selection over S3 and with msgpack as well. SUITES_BUCKET=s3 runs
+everything over S3.
 """
 
 import fnmatch
@@ -21,9 +21,29 @@ from ZEO.tests import testConnection
 from ZEO.tests import testssl
 from ZEO.tests import testZEO
 
-# What runs over S3 and in the other encoding, besides a directory and pickles.
-S3 = ["*"] if os.environ.get("SUITES_BUCKET") == "s3" else []
-MSGPACK = []
+# One class that has nearly everything, without the long race tests, which
+# test_zodb_mixins.py has for all kinds of buckets.
+SELECTION = [
+    "testZEO.BlobAdaptedFileStorageTests.check*",
+    "testZEO.BlobAdaptedFileStorageTests.test[!_]*",
+    "testZEO.FileStorageRecoveryTests.*",
+    "testZEO.ZRPCConnectionTests.*",
+    "ClientStorageNonSharedBlobsBlobTests.*",
+    "IExternalGC_test",
+    "nagios_rst",
+    "zeo-fan-out_test",
+    "testConnection.FileStorageReconnectionTests.checkMultipleServers",
+]
+
+VARIANTS = [
+    # kind of bucket, msgpack, what runs
+    ("directory", False, ["*"]),
+    ("directory", True, SELECTION),
+    ("s3", False, ["*"] if os.environ.get("SUITES_BUCKET") == "s3" else SELECTION),
+]
+
+# What takes ten seconds and more begins first, so that it does not end last.
+SLOW = ["*.test_race_external_invalidate_vs_disconnect", "*.checkConcurrent*"]
 
 
 def cases(suite, layer=None):
@@ -58,16 +78,18 @@ def matches(name, patterns):
 
 
 def variants():
-    for kind, msgpack, wanted in (("directory", False, ["*"]), ("s3", False, S3),
-                                  ("directory", True, MSGPACK)):
+    params = []
+    for kind, msgpack, wanted in VARIANTS:
         for name, (case, layer) in all_cases().items():
             if matches(name, wanted) and not matches(name, LEFT_OUT):
-                yield pytest.param(
-                    kind, msgpack, case, layer,
-                    id="-".join([name, kind] + ["msgpack"] * msgpack))
+                variant = "msgpack" if msgpack else kind
+                params.append((not matches(name, SLOW), pytest.param(
+                    kind, msgpack, case, layer, id=f"{name}-{variant}")))
+    params.sort(key=lambda param: param[0])
+    return [param for _, param in params]
 
 
-@pytest.mark.parametrize("kind, msgpack, case, layer", list(variants()))
+@pytest.mark.parametrize("kind, msgpack, case, layer", variants())
 def test_suite(kind, msgpack, case, layer, tmp_path, request, monkeypatch):
     gateway = None
     if kind == "s3":
