@@ -210,7 +210,7 @@ func (l *life) serial(oid zodb.Oid) zodb.Tid {
 }
 
 func (l *life) storeBlob(t zodb.Transaction, oid zodb.Oid, content string) error {
-	b, err := l.NewBlob()
+	b, err := l.NewBlob(l.ctx)
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,9 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 		for _, id := range entry.Lists {
 			e.uploads.remove(id.Name())
 		}
+		e.seq.Lock()
+		e.seq.late = nil
+		e.seq.Unlock()
 	}()
 	for {
 		// Transactions went on meanwhile.
@@ -97,8 +100,8 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 	}
 }
 
-// appendPack puts the pack into the log, unless a transaction that is not
-// settled, or is about to share data, may need what is dropped. packs is the
+// appendPack puts the pack into the log, unless a transaction that p has not
+// seen, or one that is about to share data, may need what is dropped. packs is the
 // number of packs that there will be then.
 func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool, err error) {
 	e.seq.Lock()
@@ -114,22 +117,17 @@ func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool,
 			return 0, false, nil
 		}
 	}
-	for tid, t := range e.seq.finishing {
-		if tid <= p.seen {
-			continue
-		}
-		for i := range t.txn.Records {
-			if needs, err := p.mayNeed(&t.txn.Records[i]); needs || err != nil {
-				return 0, false, err
+	for _, unseen := range []map[zodb.Tid]*transaction{e.seq.finishing, e.seq.late} {
+		for tid, t := range unseen {
+			if tid <= p.seen {
+				continue
+			}
+			for i := range t.txn.Records {
+				if needs, err := p.mayNeed(&t.txn.Records[i]); needs || err != nil {
+					return 0, false, err
+				}
 			}
 		}
-	}
-	// What was settled since p caught up is no longer among the finishing.
-	e.state.RLock()
-	last := e.state.last
-	e.state.RUnlock()
-	if last > p.seen {
-		return 0, false, nil
 	}
 	entry.At = e.opts.Now().Truncate(time.Second)
 	e.log.AppendPack(entry)
@@ -268,6 +266,9 @@ func (p *packPlan) garbage(oid zodb.Oid) bool {
 // catchUp looks at the transactions that were settled since.
 func (p *packPlan) catchUp(ctx context.Context) error {
 	e := p.e
+	e.seq.Lock()
+	e.seq.late = make(map[zodb.Tid]*transaction)
+	e.seq.Unlock()
 	var scan []scanned
 	e.state.RLock()
 	first, _ := slices.BinarySearchFunc(e.state.txns, p.seen+1, byTid)

@@ -238,6 +238,29 @@ func TestAPackWaitsForTransactionsThatMayNeedWhatItDrops(t *testing.T) {
 	}
 }
 
+func TestAPackNeedNotSeeTransactionsThatDoNotNeedWhatItDrops(t *testing.T) {
+	for _, needs := range []bool{false, true} {
+		e := openEngine(t, bucket.NewMemory())
+		t1 := commit(t, e, stored{0, 0, record("root", 3)}, stored{1, 0, record("lost")}, stored{3, 0, record("child")})
+		p, err := e.plan(t.Context(), t1)
+		if err == nil {
+			err = p.catchUp(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		// It is settled before the pack comes to look again.
+		refs := []zodb.Oid{3}
+		if needs {
+			refs = append(refs, 1)
+		}
+		commit(t, e, stored{0, t1, record("root", refs...)})
+		if _, ok, err := e.appendPack(&txlog.Pack{Tid: t1, Dropped: p.dropped()}, p); ok == needs || err != nil {
+			t.Errorf("the pack was put into the log: %v, %v; the transaction needs what it drops: %v", ok, err, needs)
+		}
+	}
+}
+
 func TestUndoThatWasVotedKeepsWhatItSharesFromAPack(t *testing.T) {
 	b := bucket.NewMemory()
 	e := openEngine(t, b)
