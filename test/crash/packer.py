@@ -70,8 +70,9 @@ class Packer:
             self.busy.set()
             try:
                 connection.reply(message)
-            except wire.ServerError:
-                self.log.write(px=number)
+            except wire.ServerError as e:
+                if "nothing was dropped" in str(e):
+                    self.log.write(px=number)
                 return False
             self.log.write(pk=number)
             self.took = time.monotonic() - start
