@@ -38,8 +38,9 @@ type transaction struct {
 
 	// What the vote makes of it.
 	txn   txlog.Transaction
-	locks *lockRequest    // held, unless nil
-	pins  []txlog.Dropped // likewise
+	gone  map[zodb.Oid]bool // what undo has made not exist
+	locks *lockRequest      // held, unless nil
+	pins  []txlog.Dropped   // likewise
 
 	mu struct {
 		sync.Mutex
@@ -295,6 +296,7 @@ func (t *transaction) judge(ctx context.Context) (ballot zodb.Ballot, blocking z
 			return ballot, blocking, err
 		}
 	}
+	t.gone = make(map[zodb.Oid]bool)
 	t.txn = txlog.Transaction{Meta: t.meta, Records: make([]txlog.Record, 0, len(t.changes))}
 	for i := range t.changes {
 		c := &t.changes[i]
@@ -429,7 +431,7 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 		e.seq.last = t.txn.Tid
 		e.seq.finishing[t.txn.Tid] = t
 		for _, rec := range t.txn.Records {
-			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion}
+			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion && !t.gone[rec.Oid]}
 		}
 		e.log.Append(&t.txn, e.oids.stored(highest))
 	}

@@ -117,17 +117,18 @@ func (e *Engine) GetTid(_ context.Context, oid zodb.Oid) (zodb.Tid, error) {
 }
 
 // NextObject implements zodb.Storage.
-func (e *Engine) NextObject(ctx context.Context, oid zodb.Oid) (found zodb.Oid, rev zodb.Revision, ok bool, err error) {
+func (e *Engine) NextObject(ctx context.Context, oid zodb.Oid) (o zodb.Object, ok bool, err error) {
 	e.state.Lock()
 	found, r, ok := e.state.index.Next(oid)
 	if !ok {
 		e.state.Unlock()
-		return found, rev, false, nil
+		return o, false, nil
 	}
+	next, _, _ := e.state.index.Next(found + 1)
 	name := e.state.objects[r.Object].name
 	e.state.Unlock()
 	data, err := e.read(ctx, name, r, found)
-	return found, zodb.Revision{Data: data, Serial: r.Serial}, err == nil, err
+	return zodb.Object{Oid: found, Data: data, Serial: r.Serial, Next: next}, err == nil, err
 }
 
 // History implements zodb.Storage.

@@ -82,7 +82,7 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 				return 0, false, err
 			}
 		}
-		if len(entry.Dropped) == 0 {
+		if len(entry.Dropped) == 0 && !p.changes {
 			return 0, false, nil
 		}
 		packs, ok, err := e.appendPack(entry, p)
@@ -155,6 +155,10 @@ type packPlan struct {
 	tid  zodb.Tid
 	seen zodb.Tid // transactions up to this are accounted for
 
+	// What a pack changes besides: transactions without records go, and
+	// records no longer share data. A pack that changes nothing is none.
+	changes bool
+
 	old     []txlog.Dropped         // to be dropped in any case
 	current map[zodb.Oid]zodb.Tid   // the serials of those that stay if they can be reached
 	refs    map[zodb.Oid][]zodb.Oid // what these refer to
@@ -172,6 +176,9 @@ func (e *Engine) plan(ctx context.Context, tid zodb.Tid) (*packPlan, error) {
 	e.state.Lock()
 	p.seen = e.state.last
 	oids := e.state.index.Oids()
+	first, _ := slices.BinarySearchFunc(e.state.txns, e.state.packed+1, byTid)
+	last, _ := slices.BinarySearchFunc(e.state.txns, tid+1, byTid)
+	p.changes = slices.ContainsFunc(e.state.txns[first:last], func(s settledTxn) bool { return len(s.oids) == 0 })
 	e.state.Unlock()
 
 	var scan []scanned
@@ -225,6 +232,7 @@ func (p *packPlan) objectLocked(oid zodb.Oid, scan []scanned) []scanned {
 		}
 	}
 	for i, r := range all[:after] {
+		p.changes = p.changes || e.sourceLocked(oid, r.Serial) != zodb.NoTid
 		switch {
 		case shared[r.Serial]:
 			if !r.Deleted() {

@@ -240,44 +240,34 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 		return nil
 	}
 
-	// The current state: that of this transaction, if it changed the object
-	// before.
+	// The current state, and the revision whose state it repeats: of this
+	// transaction, if it changed the object before.
 	place, own := u.made[oid]
 	if !own {
 		place, own = u.t.place[oid]
 	}
-	same := false // the current data is what is to be undone
-	switch {
-	case own:
+	_, x, _ := e.revision(oid, current.Serial)
+	state, source := current, x.source
+	if own {
 		rec := &u.t.txn.Records[place]
-		switch {
-		case rec.Kind == txlog.RecordShared && rec.Source == tid:
-			same = true
-		case rec.Kind == txlog.RecordDeletion || undone.Deleted():
-			return fail("the object was deleted in between")
-		case rec.Kind == txlog.RecordShared:
-			source, _, _ := e.revision(oid, rec.Source)
-			var err error
-			if same, err = u.sameData(ctx, oid, source, undone); err != nil {
-				return err
-			}
+		state, source = index.Revision{}, rec.Source // deleted
+		switch rec.Kind {
+		case txlog.RecordShared:
+			state, _, _ = e.revision(oid, rec.Source)
+		case txlog.RecordDeletion:
 		default:
 			return fail("this transaction changes the object otherwise, too")
 		}
-	case current.Serial == tid:
-		same = true
+	}
+	same := source == tid || !own && current.Serial == tid // the current state is what is to be undone
+	switch {
+	case same:
+	case state.Deleted() || undone.Deleted():
+		return fail("the object was deleted, or created anew, by a later transaction")
 	default:
-		_, x, _ := e.revision(oid, current.Serial)
-		switch {
-		case x.source == tid:
-			same = true
-		case current.Deleted() || undone.Deleted():
-			return fail("the object was deleted, or created anew, by a later transaction")
-		default:
-			var err error
-			if same, err = u.sameData(ctx, oid, current, undone); err != nil {
-				return err
-			}
+		var err error
+		if same, err = u.sameData(ctx, oid, state, undone); err != nil {
+			return err
 		}
 	}
 
@@ -296,10 +286,11 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 			u.conflicts = append(u.conflicts, zodb.Conflict{Oid: oid, Committed: current.Serial, Read: all[last].Serial, Data: data})
 		}
 		return err
-	case before != nil && !before.Deleted():
+	case before != nil: // a deletion, perhaps
 		_, x, _ := e.revision(oid, before.Serial)
 		rec.Kind, rec.Source, rec.Size, rec.Blob = txlog.RecordShared, before.Serial, before.Data, x.blob
 	}
+	u.t.gone[oid] = before == nil || before.Deleted()
 	if own {
 		u.t.txn.Records[place] = rec
 	} else {

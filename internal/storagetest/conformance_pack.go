@@ -81,9 +81,9 @@ func packDropsGarbage(h *harness) {
 		_, _, err := h.s.LoadBefore(h.Context(), oid, zodb.MaxTid)
 		h.wantKeyError(err, oid)
 	}
-	oid, _, ok, err := h.s.NextObject(h.Context(), 2)
+	o, ok, err := h.s.NextObject(h.Context(), 2)
 	if h.must(err); ok {
-		h.Errorf("there still is %s", oid)
+		h.Errorf("there still is %s", o.Oid)
 	}
 	oids, err := h.s.NewOids(h.Context(), 3)
 	if h.must(err); slices.Min(oids) <= 5 {
@@ -250,15 +250,15 @@ func packWhileCommitsGoOn(h *harness) {
 	h.pack(h.s.LastTransaction())
 	var left []zodb.Oid
 	for oid := zodb.Oid(0); ; oid++ {
-		found, rev, ok, err := h.s.NextObject(h.Context(), oid)
+		o, ok, err := h.s.NextObject(h.Context(), oid)
 		if h.must(err); !ok {
 			break
 		}
-		if rev.Serial != serials[found] {
-			h.Errorf("%s: %s, want %s", found, rev.Serial, serials[found])
+		if o.Serial != serials[o.Oid] {
+			h.Errorf("%s: %s, want %s", o.Oid, o.Serial, serials[o.Oid])
 		}
-		left = append(left, found)
-		oid = found
+		left = append(left, o.Oid)
+		oid = o.Oid
 	}
 	if !slices.Equal(left, []zodb.Oid{0, 59, 60}) {
 		h.Errorf("left are %v", left)

@@ -3,6 +3,8 @@ package storagetest
 import (
 	"context"
 	"io"
+	"maps"
+	"slices"
 
 	"s3storage/internal/zodb"
 )
@@ -71,14 +73,18 @@ func (m *Memory) hasRecord(oid zodb.Oid, tid zodb.Tid) bool {
 }
 
 // NextObject implements zodb.Storage.
-func (m *Memory) NextObject(_ context.Context, oid zodb.Oid) (found zodb.Oid, rev zodb.Revision, ok bool, err error) {
+func (m *Memory) NextObject(_ context.Context, oid zodb.Oid) (o zodb.Object, ok bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for o := range m.mu.objects {
-		if cur := m.currentLocked(o); o >= oid && (!ok || o < found) && cur.data != nil {
-			found, ok = o, true
-			rev = zodb.Revision{Data: cur.data, Serial: cur.tid}
+	for _, found := range slices.Sorted(maps.Keys(m.mu.objects)) {
+		switch cur := m.currentLocked(found); {
+		case found < oid || cur.data == nil:
+		case ok:
+			o.Next = found
+			return o, true, nil
+		default:
+			o, ok = zodb.Object{Oid: found, Data: cur.data, Serial: cur.tid}, true
 		}
 	}
-	return found, rev, ok, nil
+	return o, ok, nil
 }

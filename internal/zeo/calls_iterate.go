@@ -192,7 +192,7 @@ func (c *conn) recordIternext(k *call) (any, error) {
 		}
 	}
 	return c.later(k, func(ctx context.Context) (any, error) {
-		found, rev, ok, err := c.storage.NextObject(ctx, oid)
+		o, ok, err := c.storage.NextObject(ctx, oid)
 		if err != nil {
 			return nil, err
 		}
@@ -200,13 +200,9 @@ func (c *conn) recordIternext(k *call) (any, error) {
 			return nil, &Error{classValue, Tuple{fmt.Sprintf("there is no object at or after %s", oid)}}
 		}
 		var next any
-		following, _, ok, err := c.storage.NextObject(ctx, found+1)
-		if err != nil {
-			return nil, err
+		if o.Next != 0 {
+			next = o.Next
 		}
-		if ok {
-			next = following
-		}
-		return Tuple{found, rev.Serial, rev.Data, next}, nil
+		return Tuple{o.Oid, o.Serial, o.Data, next}, nil
 	})
 }

@@ -85,9 +85,9 @@ type Storage interface {
 	// included, as far as they exist now.
 	Iterate(start, stop Tid) TxnIterator
 
-	// NextObject returns the first object at or after oid that exists: its
-	// oid, and its current revision. ok is false where there is none.
-	NextObject(ctx context.Context, oid Oid) (found Oid, rev Revision, ok bool, err error)
+	// NextObject returns the first object at or after oid that exists. ok is
+	// false where there is none.
+	NextObject(ctx context.Context, oid Oid) (o Object, ok bool, err error)
 
 	// NewBlob begins to take the bytes of a blob, whose object will be named
 	// in StoreBlob. The upload fails when ctx is done.
@@ -143,6 +143,14 @@ type Commit struct {
 	Tid  Tid
 	Oids []Oid
 	Info Info // after this commit
+}
+
+// An Object is the current state of an object, in the order of oids.
+type Object struct {
+	Oid    Oid
+	Data   []byte // shared: never to be changed
+	Serial Tid
+	Next   Oid // the oid of the next object that exists; 0 if there is none
 }
 
 // A TxnIterator goes over transactions, oldest first. It is for one goroutine,

@@ -14,7 +14,8 @@ undo            The server runs no Python: a conflict, also one of undo, goes
                 back to the client. If the client cannot resolve it, that is a
                 ConflictError, where a FileStorage says MultipleUndoErrors. Both
                 name the object. If there are also objects for which undo is
-                impossible, MultipleUndoErrors names those only.
+                impossible, MultipleUndoErrors names those only, of all
+                transactions to be undone and not of the first that fails.
 several reasons Of several reasons to refuse a transaction the reference names the
                 first in the order of the calls. This server knows all at vote,
                 and those that the client cannot resolve come first.
@@ -33,6 +34,11 @@ deleted objects The reference counts objects that were deleted until it is packe
 blob records    ZEO's client sends the record of a blob twice in a transaction,
                 and a FileStorage keeps both; so it does with those of several
                 undos in one transaction. The last one counts.
+deletions       The getTid of a FileStorage takes an object that does not exist
+                again, after undo, for one that does.
+several undos   A merge by the client takes care of changes of an object that
+                followed each other. Undo of others, with changes between them
+                that stay, is refused; a FileStorage can merge them one by one.
 
 Not compared: new oids (the reference gives them out again after a restart), the
 sizes of transactions in undoLog (lengths in a Data.fs), the size of the database.
@@ -197,6 +203,9 @@ class Run:
             self.check_pack(plan, ours, theirs)
             self.over = True
             return
+        if self.is_out_of_reach(operation, ours, theirs):
+            self.over = True
+            return
         if not self.is_wanted(operation, ours, theirs):
             self.fail("the operation", first_difference(ours, theirs))
         touched = self.learn(resolved, kind == "pack")
@@ -236,8 +245,11 @@ class Run:
         if operation["op"] == "undo":
             if not isinstance(ours, Raised) or theirs[0] != "MultipleUndoErrors":
                 return False
+            if ours[0] not in ("ConflictError", "MultipleUndoErrors"):
+                return False
             named = {ours[1]} if ours[0] == "ConflictError" else set(ours[1])
-            return ours[0] in ("ConflictError", "MultipleUndoErrors") and named <= set(theirs[1])
+            # Of several the reference stops at the first that fails.
+            return named <= set(theirs[1]) or len(operation["undone"]) > 1
         if operation["op"] in ("commit", "race"):
             return self.are_both_reasons(operation.get("second", operation), ours, theirs)
         if operation["op"] in ("leave", "return"):
@@ -245,6 +257,16 @@ class Run:
             return all(answer == theirs[oid] or oid in silent and answer == self.truth(oid)
                        for oid, answer in ours.items())
         return False
+
+    def is_out_of_reach(self, operation, ours, theirs):
+        """Whether several undos of one object could be merged by the reference only."""
+        if (self.reference or operation["op"] != "undo" or not isinstance(ours, Raised)
+                or ours[0] != "MultipleUndoErrors" or isinstance(theirs, Raised)):
+            return False
+        changed = collections.Counter(
+            record[0] for t in self.world.transactions if t[0] in operation["undone"]
+            for record in t[-1])
+        return all(changed[oid] > 1 for oid in ours[1])
 
     def are_both_reasons(self, operation, ours, theirs):
         """Whether two errors are two of the reasons against one transaction."""
@@ -332,6 +354,9 @@ class Run:
             return ours != theirs and first_difference(ours, theirs)
         if query[0] == "events":
             theirs = [(mark, sorted({*oids, *self.silent.get(mark, ())})) for mark, oids in theirs]
+        if (query[0] == "getTid" and self.world.data(query[1]) is None
+                and ours == Raised(("POSKeyError", query[1]))):
+            return None
         if query[0] == "info" and not isinstance(ours, Raised):
             theirs = {**theirs, "length": len(self.world.alive())}
         if query[0] == "getInvalidations":

@@ -389,7 +389,7 @@ class Side:
                 position = p64(u64(error.args[0]) + 1)
                 continue
             except Exception as error:
-                if self.server.reference and isinstance(error, ValueError) and position:
+                if self._error(error) == ("ValueError",):  # there is none
                     return result
                 return [*result, self._error(error)]
             result.append((oid, tid, data))

@@ -119,8 +119,11 @@ class PackPlan:
             {r for _, _, data, _ in self.later for r in oracle_records.references(data)},
             with_shared)
         self.kept = later | {(oid, self.current[oid][0]) for oid in everything}
+        hidden = any(data_txn in before and self.current.get(oid, (None,))[0] != data_txn
+                     for oid, _, _, data_txn in self.later)
         self.differs = (
             "it fails at a reference to nothing" if fails else
+            "it hides an older record that a later one shares" if hidden else
             "it drops what later revisions refer to" if everything != with_shared else None)
 
     @staticmethod
