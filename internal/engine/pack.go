@@ -59,10 +59,13 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 		return 0, false, err
 	}
 	entry := &txlog.Pack{Tid: tid}
-	defer func() {
+	release := func() {
 		for _, id := range entry.Lists {
 			e.uploads.remove(id.Name())
 		}
+	}
+	defer func() {
+		release()
 		e.seq.Lock()
 		e.seq.late = nil
 		e.seq.Unlock()
@@ -73,7 +76,8 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 			return 0, false, err
 		}
 		if drop := p.dropped(); !slices.Equal(drop, entry.Dropped) {
-			entry.Dropped = drop // lists that were written before are left to a sweep
+			entry.Dropped = drop
+			release() // lists that were written before are left to a sweep
 			entry.NameLists()
 			for _, id := range entry.Lists {
 				e.uploads.add(id.Name())

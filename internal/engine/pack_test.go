@@ -261,6 +261,37 @@ func TestAPackNeedNotSeeTransactionsThatDoNotNeedWhatItDrops(t *testing.T) {
 	}
 }
 
+// hooked is a bucket that has something done before each Put.
+type hooked struct {
+	bucket.Bucket
+	before func(name string)
+}
+
+func (h *hooked) Put(ctx context.Context, name string, data []byte) error {
+	h.before(name)
+	return h.Bucket.Put(ctx, name, data)
+}
+
+func TestListsOfAPackThatHadToLookAgainAreSwept(t *testing.T) {
+	h := &hooked{bucket.NewMemory(), func(string) {}}
+	e := openEngine(t, h)
+	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")}, stored{2, 0, record("garbage")})
+	h.before = func(string) {
+		h.before = func(string) {}
+		commit(t, e, stored{0, t1, record("root", 1)}) // while the list is written
+	}
+	if err := e.Pack(t.Context(), t1); err != nil {
+		t.Fatal(err)
+	}
+	load(t, e, 1)
+	if err := e.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := names(t, e.bucket, "pack/"); len(left) != 1 {
+		t.Error(left)
+	}
+}
+
 func TestUndoThatWasVotedKeepsWhatItSharesFromAPack(t *testing.T) {
 	b := bucket.NewMemory()
 	e := openEngine(t, b)
