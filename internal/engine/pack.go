@@ -127,7 +127,7 @@ func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool,
 				continue
 			}
 			for i := range t.txn.Records {
-				if needs, err := p.mayNeed(&t.txn.Records[i]); needs || err != nil {
+				if needs, err := p.mayNeed(&t.txn.Records[i], entry.Dropped); needs || err != nil {
 					return 0, false, err
 				}
 			}
@@ -304,11 +304,17 @@ func (p *packPlan) catchUp(ctx context.Context) error {
 	return e.scan(ctx, scan, func(_ scanned, refs []zodb.Oid) { p.reach(refs) })
 }
 
-// mayNeed tells whether a record that is not settled refers to what the plan
-// would drop, or cannot tell without reading.
-func (p *packPlan) mayNeed(rec *txlog.Record) (bool, error) {
+// mayNeed tells whether a record that the plan has not seen needs what is to be
+// dropped, or cannot tell without reading. A revision that the plan has seen, and
+// that is not to be dropped, refers to nothing that is.
+func (p *packPlan) mayNeed(rec *txlog.Record, dropped []txlog.Dropped) (bool, error) {
 	switch {
-	case rec.Kind == txlog.RecordDeletion || p.e.opts.NoPackGC && rec.Kind != txlog.RecordShared:
+	case rec.Kind == txlog.RecordDeletion:
+		return false, nil
+	case rec.Kind == txlog.RecordShared:
+		_, drops := slices.BinarySearchFunc(dropped, txlog.Dropped{Oid: rec.Oid, Serial: rec.Source}, cmpDropped)
+		return drops, nil
+	case p.e.opts.NoPackGC:
 		return false, nil
 	case rec.Kind != txlog.RecordData:
 		return true, nil

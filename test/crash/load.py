@@ -89,7 +89,7 @@ class Client:
                     while not self.stop.is_set():
                         if self.tree not in self.known:
                             self.look(connection, self.tree)
-                        if self.undoable and self.random.random() < 0.15:
+                        if self.undoable and self.random.random() < 0.07:
                             self.undo(connection)
                         else:
                             self.transaction(connection)
