@@ -231,7 +231,7 @@ class Run:
                 self.await_ready(server)
                 self.check_all()
                 if dice < 0.8:
-                    self.await_progress(self.random.randrange(1, 60))
+                    self.await_progress(self.random.randrange(1, 150))
                 self.await_moment(0.4)
             self.kill(server)
             self.spawn(server)
@@ -250,7 +250,7 @@ class Run:
             self.await_ready(self.newest)
             self.check_all()
             if self.random.random() < 0.8:
-                self.await_progress(self.random.randrange(1, 60))
+                self.await_progress(self.random.randrange(1, 150))
             self.await_moment(0.3)
             dice = self.random.random()
             victims = ([one, other] if dice < 0.25 else
@@ -334,9 +334,21 @@ class Run:
             pass
 
     def check_all(self):
-        """Judge all that is in the database, while clients go on, but no pack."""
-        with self.packer.lock, self.expect_trouble():
+        """Judge all that is in the database, while clients are in the midst of
+        something, but no pack is."""
+        with self.packer.lock, self.clients_stopped(), self.expect_trouble():
             self.judge_all(strict=False)
+
+    @contextlib.contextmanager
+    def clients_stopped(self):
+        """Else they commit faster than all can be read."""
+        for process in self.load:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in self.load:
+                process.send_signal(signal.SIGCONT)
 
     def judge_all(self, strict):
         """Judge all that the newest server has; return its transactions."""
