@@ -60,6 +60,9 @@ func (lo *logObserver) Settled(o *txlog.Object) {
 			continue
 		}
 		delete(e.seq.finishing, entry.Txn.Tid)
+		if e.seq.late != nil {
+			e.seq.late[entry.Txn.Tid] = mine[i]
+		}
 		for _, rec := range entry.Txn.Records {
 			if e.seq.pending[rec.Oid].serial == entry.Txn.Tid {
 				delete(e.seq.pending, rec.Oid)

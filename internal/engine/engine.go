@@ -149,9 +149,10 @@ type Engine struct {
 		packs     int
 		pending   map[zodb.Oid]newest
 		finishing map[zodb.Tid]*transaction
-		pins      map[txlog.Dropped]int // revisions that voted transactions share data with
-		sharing   int                   // votes that are about to pin some
-		readOnly  error                 // why there are no writes any more, if so
+		late      map[zodb.Tid]*transaction // settled since the pack under way last looked; nil if there is none
+		pins      map[txlog.Dropped]int     // revisions that voted transactions share data with
+		sharing   int                       // votes that are about to pin some
+		readOnly  error                     // why there are no writes any more, if so
 	}
 
 	stats struct {

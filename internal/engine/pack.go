@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"s3storage/internal/bucket"
-	"s3storage/internal/cache"
 	"s3storage/internal/index"
 	"s3storage/internal/pydata"
 	"s3storage/internal/txlog"
@@ -60,10 +60,16 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 		return 0, false, err
 	}
 	entry := &txlog.Pack{Tid: tid}
-	defer func() {
+	release := func() {
 		for _, id := range entry.Lists {
 			e.uploads.remove(id.Name())
 		}
+	}
+	defer func() {
+		release()
+		e.seq.Lock()
+		e.seq.late = nil
+		e.seq.Unlock()
 	}()
 	for {
 		// Transactions went on meanwhile.
@@ -72,10 +78,11 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 		}
 		if p.changed {
 			p.changed = false
-			entry.Dropped = p.dropped() // lists that were written before are left to a sweep
+			entry.Dropped = p.dropped()
 			if len(entry.Dropped) == 0 && !p.changes {
 				return 0, false, nil
 			}
+			release() // lists that were written before are left to a sweep
 			entry.NameLists()
 			for _, id := range entry.Lists {
 				e.uploads.add(id.Name())
@@ -100,8 +107,8 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 	}
 }
 
-// appendPack puts the pack into the log, unless a transaction that the plan has
-// not seen, or that is about to share data, may need what is dropped. packs is
+// appendPack puts the pack into the log, unless a transaction that p has not
+// seen, or one that is about to share data, may need what is dropped. packs is
 // the number of packs that there will be then.
 func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool, err error) {
 	e.seq.Lock()
@@ -117,19 +124,17 @@ func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool,
 			return 0, false, nil
 		}
 	}
-	for tid, t := range e.seq.finishing {
-		if tid <= p.seen {
-			continue
-		}
-		for i := range t.txn.Records {
-			if needs, err := p.mayNeed(&t.txn.Records[i]); needs || err != nil {
-				return 0, false, err
+	for _, unseen := range []map[zodb.Tid]*transaction{e.seq.finishing, e.seq.late} {
+		for tid, t := range unseen {
+			if tid <= p.seen {
+				continue
+			}
+			for i := range t.txn.Records {
+				if needs, err := p.mayNeed(&t.txn.Records[i], entry.Dropped); needs || err != nil {
+					return 0, false, err
+				}
 			}
 		}
-	}
-	// What was settled since p caught up is no longer among the finishing.
-	if needs, err := p.settledMayNeed(); needs || err != nil {
-		return 0, false, err
 	}
 	entry.At = e.opts.Now().Truncate(time.Second)
 	e.log.AppendPack(entry)
@@ -276,21 +281,32 @@ func (p *packPlan) garbage(oid zodb.Oid) bool {
 	return !reached
 }
 
-// catchUp looks at the transactions that were settled since.
+// catchUp looks at the transactions that were settled since, and at what those
+// share data with that were voted.
 func (p *packPlan) catchUp(ctx context.Context) error {
 	e := p.e
+	e.seq.Lock()
+	e.seq.late = make(map[zodb.Tid]*transaction)
+	sources := slices.Collect(maps.Keys(e.seq.pins))
+	e.seq.Unlock()
 	var scan []scanned
-	var sources []txlog.Dropped
 	e.state.RLock()
-	p.eachNewLocked(func(oid zodb.Oid, r index.Revision, source zodb.Tid) bool {
-		if source != zodb.NoTid {
-			sources = append(sources, txlog.Dropped{Oid: oid, Serial: source})
+	for _, pin := range sources {
+		if r, ok := e.state.index.At(pin.Oid, pin.Serial); ok && !r.Deleted() {
+			scan = append(scan, scanned{pin.Oid, r, true})
 		}
-		if !r.Deleted() {
-			scan = append(scan, scanned{oid, r, true})
+	}
+	first, _ := slices.BinarySearchFunc(e.state.txns, p.seen+1, byTid)
+	for _, s := range e.state.txns[first:] {
+		for _, oid := range s.oids {
+			if source := e.state.extras[txlog.Dropped{Oid: oid, Serial: s.tid}].source; source != zodb.NoTid {
+				sources = append(sources, txlog.Dropped{Oid: oid, Serial: source})
+			}
+			if r, ok := e.state.index.At(oid, s.tid); ok && !r.Deleted() {
+				scan = append(scan, scanned{oid, r, true})
+			}
 		}
-		return true
-	})
+	}
 	p.seen = e.state.last
 	e.state.RUnlock()
 	for _, s := range sources {
@@ -313,58 +329,22 @@ func (p *packPlan) catchUp(ctx context.Context) error {
 	return e.scan(ctx, scan, func(_ scanned, refs []zodb.Oid) { p.reach(refs) })
 }
 
-// eachNewLocked calls f for each revision of the transactions that the plan has
-// not seen, with the serial of the one whose data it shares, or NoTid, until it
-// returns false.
-func (p *packPlan) eachNewLocked(f func(oid zodb.Oid, r index.Revision, source zodb.Tid) bool) {
-	e := p.e
-	first, _ := slices.BinarySearchFunc(e.state.txns, p.seen+1, byTid)
-	for _, s := range e.state.txns[first:] {
-		for _, oid := range s.oids {
-			r, ok := e.state.index.At(oid, s.tid)
-			if ok && !f(oid, r, e.state.extras[txlog.Dropped{Oid: oid, Serial: s.tid}].source) {
-				return
-			}
-		}
-	}
-}
-
-// settledMayNeed tells whether a record that was settled since the plan caught up
-// refers to what the plan would drop, or cannot tell without reading.
-func (p *packPlan) settledMayNeed() (needs bool, err error) {
-	e := p.e
-	e.state.RLock()
-	defer e.state.RUnlock()
-	p.eachNewLocked(func(_ zodb.Oid, r index.Revision, source zodb.Tid) bool {
-		switch {
-		case source != zodb.NoTid:
-			needs = true
-		case !r.Deleted() && !e.opts.NoPackGC:
-			data, cached := e.cache.Cached(cache.Key{Name: e.state.objects[r.Object].name, Offset: r.Offset})
-			needs = !cached
-			if cached {
-				needs, err = p.refersToGarbage(data)
-			}
-		}
-		return !needs && err == nil
-	})
-	return needs, err
-}
-
-// mayNeed tells whether a record that is not settled refers to what the plan
-// would drop, or cannot tell without reading.
-func (p *packPlan) mayNeed(rec *txlog.Record) (bool, error) {
+// mayNeed tells whether a record that the plan has not seen needs what is to be
+// dropped, or cannot tell without reading. A revision that the plan has seen, and
+// that is not to be dropped, refers to nothing that is.
+func (p *packPlan) mayNeed(rec *txlog.Record, dropped []txlog.Dropped) (bool, error) {
 	switch {
-	case rec.Kind == txlog.RecordDeletion || p.e.opts.NoPackGC && rec.Kind != txlog.RecordShared:
+	case rec.Kind == txlog.RecordDeletion:
+		return false, nil
+	case rec.Kind == txlog.RecordShared:
+		_, drops := slices.BinarySearchFunc(dropped, txlog.Dropped{Oid: rec.Oid, Serial: rec.Source}, cmpDropped)
+		return drops, nil
+	case p.e.opts.NoPackGC:
 		return false, nil
 	case rec.Kind != txlog.RecordData:
 		return true, nil
 	}
-	return p.refersToGarbage(rec.Data)
-}
-
-func (p *packPlan) refersToGarbage(data []byte) (bool, error) {
-	refs, err := pydata.References(data)
+	refs, err := pydata.References(rec.Data)
 	return slices.ContainsFunc(refs, p.garbage), err
 }
 

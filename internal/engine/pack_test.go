@@ -238,6 +238,89 @@ func TestAPackWaitsForTransactionsThatMayNeedWhatItDrops(t *testing.T) {
 	}
 }
 
+func TestAPackNeedNotSeeTransactionsThatDoNotNeedWhatItDrops(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		late  func(t *testing.T, e *Engine, t2 zodb.Tid)
+		needs bool
+	}{
+		{"a reference to what stays", func(t *testing.T, e *Engine, t2 zodb.Tid) {
+			commit(t, e, stored{0, t2, record("root", 3)})
+		}, false},
+		{"a reference to garbage", func(t *testing.T, e *Engine, t2 zodb.Tid) {
+			commit(t, e, stored{0, t2, record("root", 3, 1)})
+		}, true},
+		{"data shared with what stays", func(t *testing.T, e *Engine, t2 zodb.Tid) {
+			undoNow(t, e, commit(t, e, stored{0, t2, record("root", 3)}))
+		}, false},
+		{"data shared with what is dropped", func(t *testing.T, e *Engine, t2 zodb.Tid) { undoNow(t, e, t2) }, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := openEngine(t, bucket.NewMemory())
+			t1 := commit(t, e, stored{0, 0, record("root", 1, 3)}, stored{1, 0, record("lost")}, stored{3, 0, record("child")})
+			t2 := commit(t, e, stored{0, t1, record("root", 3)})
+			p, err := e.plan(t.Context(), t2)
+			if err == nil {
+				err = p.catchUp(t.Context())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.late(t, e, t2) // settled before the pack comes to look again
+			entry := &txlog.Pack{Tid: t2, Dropped: p.dropped()}
+			if len(entry.Dropped) != 2 {
+				t.Errorf("the plan is to drop %v", entry.Dropped)
+			}
+			if _, ok, err := e.appendPack(entry, p); ok == c.needs || err != nil {
+				t.Errorf("put into the log: %v, %v", ok, err)
+			}
+		})
+	}
+}
+
+func undoNow(t *testing.T, e *Engine, tid zodb.Tid) {
+	t.Helper()
+	txn := begin(t, e)
+	if err := txn.Undo(tid); err != nil {
+		t.Fatal(err)
+	}
+	vote(t, txn)
+	if _, err := finish(txn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hooked is a bucket that has something done before each Put.
+type hooked struct {
+	bucket.Bucket
+	before func(name string)
+}
+
+func (h *hooked) Put(ctx context.Context, name string, data []byte) error {
+	h.before(name)
+	return h.Bucket.Put(ctx, name, data)
+}
+
+func TestListsOfAPackThatHadToLookAgainAreSwept(t *testing.T) {
+	h := &hooked{bucket.NewMemory(), func(string) {}}
+	e := openEngine(t, h)
+	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")}, stored{2, 0, record("garbage")})
+	h.before = func(string) {
+		h.before = func(string) {}
+		commit(t, e, stored{0, t1, record("root", 1)}) // while the list is written
+	}
+	if err := e.Pack(t.Context(), t1); err != nil {
+		t.Fatal(err)
+	}
+	load(t, e, 1)
+	if err := e.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := names(t, e.bucket, "pack/"); len(left) != 1 {
+		t.Error(left)
+	}
+}
+
 func TestUndoThatWasVotedKeepsWhatItSharesFromAPack(t *testing.T) {
 	b := bucket.NewMemory()
 	e := openEngine(t, b)

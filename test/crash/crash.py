@@ -1,9 +1,12 @@
 """Kills servers at random moments under load, and proves that nothing was lost.
 
-Sixteen clients commit without end; the server gets SIGKILL, again and again.
-After each kill a new one starts on the same bucket, and every commit that was
-acknowledged since the last check is read back. At the end all revisions of all
-objects are read and compared with what the clients wrote down (see ledger.py).
+Sixteen clients commit without end, with blobs and undo, and one packs; the
+server gets SIGKILL, again and again, often in the midst of a pack. After each
+kill a new one starts on the same bucket, and everything that is in the database
+then is compared with what the clients wrote down (see ledger.py and judge.py):
+every revision, every blob, and whether packs took effect as a whole. At the end
+the answers of the server are compared with what is in the bucket (observe.py),
+and a last pack has to leave no object there that nothing needs.
 
 With --fight there are two servers over one bucket, which take over from each
 other; clients write to whichever lets them.
@@ -15,12 +18,13 @@ other; clients write to whichever lets them.
 The last line of the output is the summary. The exit code is 1 if anything was
 wrong; what the servers logged and the clients wrote down is kept then.
 
---tamper damages the evidence, to show that the check can fail.
+--tamper damages the bucket or the evidence, to show that the check can fail.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import random
 import signal
@@ -33,11 +37,17 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "interop")]
 
 import harness  # noqa: E402
+import judge  # noqa: E402
 import ledger  # noqa: E402
+import load  # noqa: E402
+import observe  # noqa: E402
+import packer  # noqa: E402
+import tamper  # noqa: E402
 import wire  # noqa: E402
 
 PROCESSES, CLIENTS = 4, 16
 COUNTERS = 4
+SET_UP = 999  # the number of the client that writes the root
 
 # All that the fault decorator can do, each often enough to matter.
 ALL_FAULTS = ("delay=0.1:20ms,lost=0.05,late=0.05:200ms,409=0.02,500=0.05,"
@@ -57,8 +67,10 @@ class Run:
         self.ledger_directory = self.directory / "ledger"
         self.ledger_directory.mkdir()
         self.reader = ledger.Reader(self.ledger_directory)
-        self.findings = ledger.Findings()
-        self.counters = []
+        self.findings = judge.Findings()
+        self.unchecked = []  # acknowledgements since the last check
+        self.writer = ledger.Writer(self.ledger_directory / f"client-{SET_UP}.jsonl")
+        self.counters, self.trees, self.written = [], [], 0
         self.kills = 0
         self.restarts = 0  # of servers that did not get through their start
         self.load = []
@@ -68,18 +80,21 @@ class Run:
         self.bucket = harness.Bucket(options.bucket, self.directory, self.gateway)
         self.servers = [self.new_server(n) for n in range(2 if options.fight else 1)]
         self.newest = self.servers[0]
+        self.packer = packer.Packer(
+            self.ledger_directory, options.seed, lambda: self.connect(read_only=False))
 
     def new_server(self, number):
         return harness.Server(self.directory / f"server-{number}", self.bucket)
 
     # -- servers
 
-    def spawn(self, server):
-        server.arguments = []
+    def spawn(self, server, grace=None):
+        # Each life gets faults of its own.
+        grace = grace or self.random.choice(("0s", "0s", "1m"))
+        server.arguments = ["--pack-grace", grace]
         if self.options.inject:
-            # Each life gets faults of its own.
-            server.arguments = ["--inject", f"seed={self.random.randrange(1 << 31)},"
-                                            + self.options.inject]
+            server.arguments += ["--inject", f"seed={self.random.randrange(1 << 31)},"
+                                             + self.options.inject]
         server.spawn()
         self.newest = server
 
@@ -113,42 +128,54 @@ class Run:
         server.check_log()
         self.kills += 1
 
-    def connect(self):
+    def connect(self, read_only=True):
         """A registered connection to the server started last."""
         connection = wire.Connection(self.newest.address)
-        connection.register(read_only=True)
+        try:
+            connection.register(read_only=read_only)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     # -- load
 
-    def set_up_counters(self):
-        """The counters at zero, before anybody counts."""
-        def attempt():
-            try:
-                with wire.Connection(self.newest.address) as connection:
-                    connection.register()
-                    oids = connection.call("new_oids", COUNTERS)
-                    connection.commit([
-                        (oid, wire.z64, ledger.stamped(-1, 0, n, value=0))
-                        for n, oid in enumerate(oids)])
-                    return oids
-            except (wire.ServerError, wire.Closed, OSError):
-                return None
-        oids = harness.wait_until("the counters are set up", attempt)
-        self.counters = [oid.hex() for oid in oids]
-        writer = ledger.Writer(self.ledger_directory / "client-999.jsonl")
-        writer.write(o=self.counters)
+    def make_database(self):
+        """The root, counters at zero, empty trees.
+
+        Without faults: a store that damages what the probe at the first use
+        reads back is refused, and rightly."""
+        self.servers[0].start()
+        with self.connect(read_only=False) as connection:
+            oids = [oid.hex() for oid in connection.call("new_oids", COUNTERS + CLIENTS)]
+            self.writer.write(o=oids)
+            self.counters, self.trees = oids[:COUNTERS], oids[COUNTERS:]
+            self.write(connection, wire.z64, dict(
+                [(ledger.ROOT, {"refs": oids})] + [(oid, {"value": 0}) for oid in self.counters]
+                + [(oid, {}) for oid in self.trees]))
+        self.servers[0].stop()
+
+    def write(self, connection, serial, states):
+        """Commit these objects, which all have the serial."""
+        self.written += 1
+        seq = self.written
+        self.writer.write(a=seq, oids=list(states), counter=None, at=time.monotonic())
+        tid = connection.commit(
+            [(bytes.fromhex(oid), serial, ledger.stamped(SET_UP, seq, slot, **state))
+             for slot, (oid, state) in enumerate(states.items())],
+            description=b"%d %d" % (SET_UP, seq))
+        self.writer.write(k=seq, tid=tid.hex(), value=None, at=time.monotonic())
 
     def start_load(self):
         each = CLIENTS // PROCESSES
         for n in range(PROCESSES):
-            job = dict(first=n * each, clients=each, counters=self.counters,
+            job = dict(first=n * each, clients=each, counters=self.counters, trees=self.trees,
                        addresses=[server.address for server in self.servers],
                        directory=str(self.ledger_directory), seed=self.options.seed)
             self.load.append(subprocess.Popen(
                 [sys.executable, str(HERE / "load.py"), json.dumps(job)],
                 stdin=subprocess.PIPE,
-                env=dict(__import__("os").environ,
+                env=dict(os.environ,
                          PYTHONPATH=f"{HERE}:{HERE.parent / 'interop'}")))
 
     def stop_load(self):
@@ -172,19 +199,28 @@ class Run:
         harness.wait_until(f"{commits} more commits are acknowledged", reached,
                            timeout=2 * harness.HANG, interval=0.05)
 
-    # -- the kills
+    def await_evidence(self):
+        """Wait until the newest that there is, which no pack has touched, holds
+        an undo and a blob."""
+        limit = self.reader.packed_to()
 
-    def make_database(self):
-        """Without faults: a store that damages what the probe at the first
-        use reads back is refused, and rightly."""
-        self.servers[0].start()
-        self.servers[0].stop()
+        def there():
+            self.check_new()
+            new = [self.reader.attempts[key] for key, ack in self.reader.acks.items()
+                   if ack.tid > limit]
+            return (any(attempt.then for attempt in new)
+                    and any(load.has_blob(oid) for attempt in new if not attempt.then
+                            for oid in set(attempt.oids) - set(self.trees)))
+        harness.wait_until("there are an undo and a blob", there,
+                           timeout=2 * harness.HANG, interval=0.05)
+
+    # -- the kills
 
     def one_server(self):
         server = self.servers[0]
         self.start(server)
-        self.set_up_counters()
         self.start_load()
+        self.packer.start()
         self.await_progress(20)
         while self.kills < self.options.kills:
             dice = self.random.random()
@@ -193,9 +229,10 @@ class Run:
                 time.sleep(self.random.uniform(0, 0.3))
             else:
                 self.await_ready(server)
+                self.check_all()
                 if dice < 0.8:
-                    self.await_progress(self.random.randrange(1, 60))
-                time.sleep(self.random.uniform(0, 0.4))
+                    self.await_progress(self.random.randrange(1, 150))
+                self.await_moment(0.4)
             self.kill(server)
             self.spawn(server)
             self.say()
@@ -205,15 +242,16 @@ class Run:
     def two_servers(self):
         one, other = self.servers
         self.start(one)
-        self.set_up_counters()
         self.start_load()
+        self.packer.start()
         self.await_progress(20)
         self.start(other)
         while self.kills < self.options.kills:
             self.await_ready(self.newest)
+            self.check_all()
             if self.random.random() < 0.8:
-                self.await_progress(self.random.randrange(1, 60))
-            time.sleep(self.random.uniform(0, 0.3))
+                self.await_progress(self.random.randrange(1, 150))
+            self.await_moment(0.3)
             dice = self.random.random()
             victims = ([one, other] if dice < 0.25 else
                        [self.random.choice([one, other])])
@@ -233,87 +271,133 @@ class Run:
             self.say()
         self.await_progress(20)
 
+    def await_moment(self, most):
+        """The moment to kill: at random, half of the times while a pack is under way."""
+        if self.random.random() < 0.5:
+            self.packer.wanted.set()
+            self.packer.busy.wait(2)
+            most = 1.2 * self.packer.took
+        time.sleep(self.random.uniform(0, most))
+
     def say(self):
         if self.options.verbose:
-            print(f"{self.kills} kills, {len(self.reader.acks)} acknowledged", flush=True)
+            print(f"{self.kills} kills, {len(self.reader.acks)} acknowledged, "
+                  f"{len(self.reader.packed)} packs", flush=True)
 
     # -- checks
 
+    def update(self):
+        self.unchecked += self.reader.update()
+
     def check_new(self):
         """Read back what was acknowledged since the last check."""
-        acks = self.unchecked = getattr(self, "unchecked", []) + self.reader.update()
+        self.update()
+        acks = list(self.unchecked)
         if not acks or self.newest.process is None:
             return
         calls, expected = [], []
         for ack in acks:
             attempt = self.reader.attempts[ack.client, ack.seq]
-            for oid in attempt.oids:
+            for oid, stamp in attempt.contents(self.counters).items():
                 calls.append(("loadSerial", bytes.fromhex(oid), bytes.fromhex(ack.tid)))
-                expected.append((oid, ack))
-        lost = []
-        try:
+                expected.append((oid, stamp, ack))
+        wrong = []
+        with self.expect_trouble():
             with self.connect() as connection:
-                for (oid, ack), answer in zip(expected, connection.pipeline(calls)):
+                for (oid, stamp, ack), answer in zip(expected, connection.pipeline(calls)):
                     if isinstance(answer, wire.ServerError):
                         if answer.name != "POSKeyError":
-                            return  # trouble with the bucket: again next time
-                        lost.append((oid, ack))
-                    elif ledger.read_stamp(answer)[0] != (ack.client, ack.seq):
-                        lost.append((oid, ack))
+                            raise answer  # trouble with the bucket: again next time
+                        answer = None
+                    state = ledger.read_state(answer)
+                    if (state and state.stamp) != stamp:
+                        wrong.append((oid, state, ack))
+            self.update()
+            for oid, state, ack in wrong:
+                # What may have been packed is for judge.
+                if state or ack.tid > self.reader.packed_to():
+                    self.findings.add("lost", f"{(ack.client, ack.seq)} at {ack.tid}: "
+                                              f"{oid} right after a start")
+            del self.unchecked[:len(acks)]
+
+    @contextlib.contextmanager
+    def expect_trouble(self):
+        """Servers are killed, and fail: what was not done comes again."""
+        try:
+            yield
         except TimeoutError:
             # Have Go print what it is doing.
             self.newest.process.send_signal(signal.SIGQUIT)
             self.newest.process.wait(harness.HANG)
             raise Failed(f"a call hung: see {self.newest.stderr_path}") from None
         except (wire.Closed, OSError, wire.ServerError):
-            return  # again next time
-        for oid, ack in lost:
-            self.findings.add("lost", f"{(ack.client, ack.seq)} at {ack.tid}: "
-                                      f"{oid} right after a start")
-        self.unchecked = []
+            pass
 
-    def read_everything(self):
-        """All revisions of all objects that anybody wrote."""
-        oids = {oid for attempt in self.reader.attempts.values() for oid in attempt.oids}
-        positions = {oid: wire.maxtid for oid in sorted(oids | set(self.counters))}
-        revisions, following = [], {}
+    def check_all(self):
+        """Judge all that is in the database, while clients are in the midst of
+        something, but no pack is."""
+        with self.packer.lock, self.clients_stopped(), self.expect_trouble():
+            self.judge_all(strict=False)
+
+    @contextlib.contextmanager
+    def clients_stopped(self):
+        """Else they commit faster than all can be read."""
+        for process in self.load:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in self.load:
+                process.send_signal(signal.SIGCONT)
+
+    def judge_all(self, strict):
+        """Judge all that the newest server has; return its transactions."""
+        self.update()
+        acks = dict(self.reader.acks)
+        findings = judge.Findings()
         with self.connect() as connection:
-            while positions:
-                order = list(positions)
-                calls = [("loadBefore", bytes.fromhex(oid), positions[oid]) for oid in order]
-                for oid, answer in zip(order, connection.pipeline(calls)):
-                    if isinstance(answer, wire.ServerError):
-                        if answer.name != "POSKeyError":
-                            raise answer
-                        if oid in following:
-                            self.findings.add("foreign", f"{oid} has no revision before "
-                                              f"{positions[oid].hex()}: {answer}")
-                        del positions[oid]
-                        continue
-                    if answer is None:
-                        del positions[oid]
-                        continue
-                    data, tid, end = answer
-                    if end != following.get(oid):
-                        self.findings.add("disorder", f"{oid} at {tid.hex()} ends at {end!r}, "
-                                          f"not at {following.get(oid)!r}")
-                    stamp, value = ledger.read_stamp(data)
-                    revisions.append(ledger.Revision(oid, tid.hex(), stamp, value))
-                    positions[oid] = following[oid] = tid
-        return revisions
+            raw = observe.iterate(connection)
+            transactions = observe.understood(raw)
+            observe.check_blobs(connection, transactions, findings, strict)
+        self.update()
+        self.findings.update(findings)
+        self.findings.update(judge.judge(self.reader, transactions, self.counters, acks))
+        return raw
 
     def final_check(self):
         """Everything, as a server sees it that knows only the bucket."""
         self.options = argparse.Namespace(**{**vars(self.options), "inject": None})
-        self.start(self.servers[0])
-        self.reader.update()
-        revisions = self.read_everything()
-        verdict = ledger.judge(self.reader, revisions, self.counters)
-        for kind, texts in verdict.found.items():
-            for text in texts:
-                self.findings.add(kind, text)
+        self.spawn(self.servers[0], grace="0s")
+        self.await_ready(self.servers[0])
+        self.check_views()
         self.check_oids_are_new()
+        if not self.findings:
+            self.check_cleaning()
         self.servers[0].stop()
+
+    def check_views(self):
+        """Whether all ways to look at the database show what has to be there;
+        returns the names of the objects that the log takes."""
+        raw = self.judge_all(strict=True)
+        oids = {oid for _, oid in self.reader.oids}
+        with self.connect() as connection:
+            observe.check_loads(connection, raw, oids, self.findings)
+        return observe.check_bucket(self.bucket.path, raw, self.findings)
+
+    def check_cleaning(self):
+        """Whether a pack to now leaves in the bucket what is needed, and nothing else."""
+        with self.connect(read_only=False) as connection:
+            _, serial, _ = connection.call("loadBefore", bytes(8), wire.maxtid)
+            self.write(connection, serial, {
+                ledger.ROOT: {"refs": self.counters + self.trees}})  # something to drop
+        if not self.packer.pack(time.time()):
+            self.findings.add("complaint", "the last pack was refused")
+        needed = self.check_views()
+        with contextlib.suppress(AssertionError):
+            harness.wait_until("nothing superfluous is in the bucket",
+                               lambda: observe.stored(self.bucket.path) <= needed)
+        for name in observe.stored(self.bucket.path) ^ needed:
+            self.findings.add("bucket", f"{name} is {'missing' if name in needed else 'left over'}")
 
     def check_oids_are_new(self):
         """Whoever asks now gets none that was given before."""
@@ -324,38 +408,6 @@ class Run:
                 if oid.hex() in given:
                     self.findings.add("duplicate", f"oid {oid.hex()}: given again at the end")
 
-    # -- tampering
-
-    def tamper(self):
-        """Damage the evidence as --tamper says."""
-        kind = self.options.tamper
-        self.reader.update()
-        if kind == "lose":
-            # Delete the newest log objects of the last epoch.
-            objects = self.bucket.objects("log")
-            last = [p for p in objects if p.parent == objects[-1].parent]
-            for path in last[-5:]:
-                path.unlink()
-        elif kind == "tear":
-            # Claim that the newest acknowledged transaction had one object more.
-            ack = max(self.reader.acks.values(), key=lambda ack: ack.tid)
-            attempt = self.reader.attempts[ack.client, ack.seq]
-            free = {oid for client, oid in self.reader.oids if client == ack.client}
-            oid = min(free - set(attempt.oids), default="00000000ffffffff")
-            self.append(ack.client, a=ack.seq, oids=[*attempt.oids, oid],
-                        counter=attempt.counter, at=attempt.at)
-        elif kind == "repeat":
-            client, oid = self.reader.oids[-1]
-            self.append(0, o=[oid])
-        elif kind == "swap":
-            # Claim that the newest acknowledged transaction had the tid before it.
-            acks = sorted(self.reader.acks.values(), key=lambda ack: ack.tid)
-            ack, before = acks[-1], acks[-2]
-            self.append(ack.client, k=ack.seq, tid=before.tid, value=ack.value, at=ack.at)
-
-    def append(self, client, **event):
-        ledger.Writer(self.ledger_directory / f"client-{client}.jsonl").write(**event)
-
     # -- all of it
 
     def run(self):
@@ -365,18 +417,24 @@ class Run:
                 self.two_servers()
             else:
                 self.one_server()
+            harness.wait_until("two packs are done", lambda: self.check_new() or
+                               len(self.reader.packed) >= 2, timeout=2 * harness.HANG)
+            self.packer.stop()
+            self.await_evidence()
             self.stop_load()
             self.check_new()
             for server in self.servers:
                 server.kill()
                 server.check_log()
             if self.options.tamper:
-                self.tamper()
+                self.reader.update()
+                tamper.tamper(self.options.tamper, self.bucket.path, self.reader)
             self.final_check()
         except (Failed, AssertionError, wire.ServerError, TimeoutError,
                 wire.Closed, OSError) as e:
             self.findings.add("complaint", f"the run broke off: {e}")
         finally:
+            self.packer.stop()
             for process in self.load:
                 process.kill()
                 process.wait()
@@ -390,13 +448,15 @@ class Run:
         options = self.options
         unknown = [key for key in self.reader.attempts
                    if key not in self.reader.acks and key not in self.reader.given_up]
-        count = self.findings.count
-        return (f"seed {options.seed}: {self.kills} kills, "
-                f"{len(self.reader.acks)} acknowledged, {len(unknown)} unknown, "
-                f"{len(self.reader.oids)} oids; {count('lost')} lost, "
-                f"{count('partial')} partial, {count('duplicate')} duplicate oids, "
-                f"{count('undead') + count('foreign') + count('disorder') + count('complaint')}"
-                f" other")
+        undone = sum(self.reader.attempts[key].then is not None for key in self.reader.acks)
+        counts = {kind: self.findings.count(kind) for kind in judge.Findings.KINDS}
+        first = {kind: counts.pop(kind) for kind in ("lost", "partial", "blob", "half")}
+        return (f"seed {options.seed}: {self.kills} kills, {len(self.reader.acks)} "
+                f"acknowledged ({undone} undos), {len(unknown)} unknown, "
+                f"{len(self.reader.oids)} oids, {len(self.reader.packed)} packs done of "
+                f"{self.packer.number}; {first['lost']} lost, {first['partial']} partial, "
+                f"{first['blob']} wrong blobs, {first['half']} half packs, "
+                f"{counts.pop('duplicate')} duplicate oids, {sum(counts.values())} other")
 
 
 def parse(arguments=None):
@@ -409,8 +469,8 @@ def parse(arguments=None):
     parser.add_argument("--fight", action="store_true", help="two servers, one bucket")
     parser.add_argument("--seed", type=int, default=None,
                         help="of the kills and the load; by default a new one")
-    parser.add_argument("--tamper", choices=["lose", "tear", "repeat", "swap"],
-                        help="damage the evidence: the run has to fail")
+    parser.add_argument("--tamper", choices=list(tamper.KINDS),
+                        help="damage the bucket or the evidence: the run has to fail")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args(arguments)
     if options.seed is None:

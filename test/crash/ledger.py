@@ -1,4 +1,4 @@
-"""What the clients of a crash test write down, and what can be proved from it.
+"""What the clients of a crash test write down.
 
 Each client keeps a file of JSON lines, one per event, in the order in which
 they happened to it:
@@ -7,57 +7,120 @@ they happened to it:
     {"a": seq, "oids": [...], "counter": n or null, "at": t}
                                       about to commit these objects, and perhaps
                                       counter n, all stamped with (client, seq)
+    {"a": seq, "then": {oid: [client, seq] or null}, ...}
+                                      the same of an undo: whose stamps the
+                                      objects bear then; null where there is no
+                                      such object any more
     {"x": seq}                        given up before tpc_finish: never there
     {"k": seq, "tid": tid, "value": v, "at": t}
                                       tpc_finish answered tid; v is the counter's
     {"v": text}                       the client saw something that may not be
 
+And whoever packs:
+
+    {"p": n, "tid": tid, "at": t}     about to pack to the time of this tid
+    {"pk": n}                         done
+    {"px": n}                         refused: nothing was dropped
+
 Oids and tids are hexadecimal; t is the machine's monotonic clock, which all
 processes share. An attempt with neither x nor k is one whose outcome the client
-never learned: it may be there, but only as a whole.
+never learned: it may be there, but only as a whole. So it is with packs.
 
 Every object belongs to one client, so that what is in the database can be
 compared with the ledger object by object. The counters are everybody's: each
 transaction that counts writes the value it found plus one, so that the
-revisions of a counter number the transactions that counted.
+revisions of a counter number the transactions that counted. The root refers to
+the counters and to the tree of each client, which refers to its objects.
+
+A transaction says in its description whose it is: "client seq".
 """
 
 import collections
+import io
 import json
 import pathlib
+import pickle
 import zlib
 
-import wire
+from persistent.mapping import PersistentMapping
 
-Attempt = collections.namedtuple("Attempt", "client seq oids counter at")
+ROOT = "0" * 16
+
+_KEYS = "client", "seq", "slot", "value", "refs", "blob"
+_HEAD = b"\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00."
+
+# What a record says: its stamp (client, seq), or None where it is damaged; the
+# value of a counter; the oids that it refers to; the (size, SHA-256) of its
+# blob, or None.
+State = collections.namedtuple("State", "stamp value refs blob")
+DAMAGED = State(None, None, (), None)
+
+
+class Attempt(collections.namedtuple("Attempt", "client seq oids counter at then")):
+    """A transaction that a client was about to commit."""
+
+    def contents(self, counters):
+        """{oid: stamp, or None for no object}, as the transaction leaves them."""
+        if self.then is not None:
+            return self.then
+        oids = [*self.oids] + ([] if self.counter is None else [counters[self.counter]])
+        return dict.fromkeys(oids, (self.client, self.seq))
+
+
 Ack = collections.namedtuple("Ack", "client seq tid value at")
-# A revision of an object in the database. Stamp is (client, seq), or None where
-# the record is damaged; value is a counter's.
-Revision = collections.namedtuple("Revision", "oid tid stamp value")
+Pack = collections.namedtuple("Pack", "tid at")
 
 
-def stamped(client, seq, slot, padding=b"", value=None):
+class _Reference:
+
+    def __init__(self, oid):
+        self.oid = oid
+
+
+class _Pickler(pickle.Pickler):
+
+    def persistent_id(self, value):
+        if isinstance(value, _Reference):
+            return value.oid, PersistentMapping  # as ZODB has it
+        return None
+
+
+class _Unpickler(pickle.Unpickler):
+
+    def persistent_load(self, reference):
+        return reference[0].hex()
+
+
+def stamped(client, seq, slot, padding=b"", value=None, refs=(), blob=None):
     """A record that says whose it is and whether it is whole."""
-    state = {"client": client, "seq": seq, "slot": slot, "value": value,
-             "padding": padding}
+    state = dict(zip(_KEYS, (client, seq, slot, value, list(refs), blob)), padding=padding)
     state["sum"] = _sum(state)
-    return wire.record({"data": state})
+    state["refs"] = [_Reference(bytes.fromhex(oid)) for oid in refs]
+    file = io.BytesIO()
+    file.write(_HEAD)
+    _Pickler(file, 3).dump({"data": state})
+    return file.getvalue()
 
 
 def _sum(state):
-    head = repr([state[k] for k in ("client", "seq", "slot", "value")]).encode()
+    head = repr([state[k] for k in _KEYS]).encode()
     return zlib.crc32(state["padding"], zlib.crc32(head))
 
 
-def read_stamp(data):
-    """((client, seq), value) of a record, or (None, None) of a damaged one."""
+def read_state(data):
+    """The State in a record; None for the data of an object that is no more."""
+    if data is None:
+        return None
     try:
-        state = wire.record_state(data)["data"]
-        if state["sum"] == _sum(state):
-            return (state["client"], state["seq"]), state["value"]
+        file = io.BytesIO(data)
+        file.seek(len(_HEAD))
+        state = _Unpickler(file).load()["data"]
+        if data.startswith(_HEAD) and state["sum"] == _sum(state):
+            return State((state["client"], state["seq"]), state["value"],
+                         tuple(state["refs"]), state["blob"])
     except Exception:
         pass
-    return None, None
+    return DAMAGED
 
 
 class Writer:
@@ -76,10 +139,12 @@ class Reader:
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
         self.offsets = {}
-        self.oids = []        # (client, oid), as handed out
-        self.attempts = {}    # (client, seq) -> Attempt
+        self.oids = []         # (client, oid), as handed out
+        self.attempts = {}     # (client, seq) -> Attempt
         self.given_up = set()  # (client, seq)
-        self.acks = {}        # (client, seq) -> Ack
+        self.acks = {}         # (client, seq) -> Ack
+        self.packs = {}        # number -> Pack, without those that were refused
+        self.packed = set()    # numbers of those that were done
         self.complaints = []
 
     def update(self):
@@ -100,135 +165,26 @@ class Reader:
         if "o" in event:
             self.oids += [(client, oid) for oid in event["o"]]
         elif "a" in event:
-            key = client, event["a"]
-            self.attempts[key] = Attempt(
-                *key, tuple(event["oids"]), event["counter"], event["at"])
+            then = event.get("then")
+            if then is not None:
+                then = {oid: stamp and tuple(stamp) for oid, stamp in then.items()}
+            self.attempts[client, event["a"]] = Attempt(
+                client, event["a"], tuple(event["oids"]), event["counter"], event["at"], then)
         elif "x" in event:
             self.given_up.add((client, event["x"]))
         elif "k" in event:
             key = client, event["k"]
             self.acks[key] = Ack(*key, event["tid"], event["value"], event["at"])
             new.append(self.acks[key])
+        elif "p" in event:
+            self.packs[event["p"]] = Pack(event["tid"], event["at"])
+        elif "pk" in event:
+            self.packed.add(event["pk"])
+        elif "px" in event:
+            del self.packs[event["px"]]
         elif "v" in event:
             self.complaints.append(f"client {client}: {event['v']}")
 
-
-class Findings:
-    """What is wrong, by kind. Empty where all is well."""
-
-    KINDS = {
-        "lost": "acknowledged, but not there",
-        "partial": "transactions that are there in part",
-        "duplicate": "oids given more than once",
-        "undead": "given up before tpc_finish, but there",
-        "foreign": "revisions nobody attempted, or damaged ones",
-        "disorder": "tids or counters out of order",
-        "complaint": "seen by a client",
-    }
-
-    def __init__(self):
-        self.found = {kind: [] for kind in self.KINDS}
-
-    def __bool__(self):
-        return any(self.found.values())
-
-    def add(self, kind, text):
-        if text not in self.found[kind]:
-            self.found[kind].append(text)
-
-    def count(self, kind):
-        return len(self.found[kind])
-
-    def describe(self, most=10):
-        lines = []
-        for kind, texts in self.found.items():
-            if texts:
-                lines.append(f"{kind} ({self.KINDS[kind]}): {len(texts)}")
-                lines += ["    " + text for text in texts[:most]]
-        return "\n".join(lines)
-
-
-def judge(reader, revisions, counters):
-    """Compare the ledger with everything that is in the database.
-
-    revisions holds all revisions of all objects of all attempts, and of the
-    counters, whose oids are given in order."""
-    findings = Findings()
-    for complaint in reader.complaints:
-        findings.add("complaint", complaint)
-
-    owners = {}
-    for client, oid in reader.oids:
-        if oid in owners:
-            findings.add("duplicate", f"oid {oid}: to client {owners[oid]}, "
-                                      f"then to client {client}")
-        owners[oid] = client
-
-    # What is there: (client, seq) -> {oid: tid}.
-    there = collections.defaultdict(dict)
-    counted = [{} for _ in counters]  # tid -> value, for each counter
-    for revision in revisions:
-        if revision.stamp is None:
-            findings.add("foreign", f"{revision.oid} at {revision.tid} is damaged")
-        elif revision.stamp == (-1, 0):  # the counters as set up
-            counted[counters.index(revision.oid)][revision.tid] = revision.value
-        elif revision.stamp not in reader.attempts:
-            findings.add("foreign", f"{revision.oid} at {revision.tid}: "
-                                    f"nobody attempted {revision.stamp}")
-        else:
-            if revision.oid in there[revision.stamp]:
-                findings.add("partial", f"{revision.stamp} wrote {revision.oid} twice, at "
-                             f"{there[revision.stamp][revision.oid]} and {revision.tid}")
-            there[revision.stamp][revision.oid] = revision.tid
-            if revision.oid in counters:
-                counted[counters.index(revision.oid)][revision.tid] = revision.value
-
-    for key, attempt in reader.attempts.items():
-        expected = set(attempt.oids)
-        if attempt.counter is not None:
-            expected.add(counters[attempt.counter])
-        got = there.get(key, {})
-        ack = reader.acks.get(key)
-        if got and set(got) != expected:
-            findings.add("partial", f"{key}: {len(got)} of {len(expected)} objects, "
-                                    f"missing {sorted(expected - set(got))}")
-        if len(set(got.values())) > 1:
-            findings.add("partial", f"{key} is spread over tids {sorted(set(got.values()))}")
-        if key in reader.given_up and got:
-            findings.add("undead", f"{key} at {sorted(set(got.values()))}")
-        if ack is not None:
-            missing = [oid for oid in expected if got.get(oid) != ack.tid]
-            if missing:
-                findings.add("lost", f"{key} at {ack.tid}: {len(missing)} of "
-                                     f"{len(expected)} objects, {sorted(missing)[:3]}")
-
-    by_tid = {}
-    for key, got in there.items():
-        for tid in set(got.values()):
-            if by_tid.setdefault(tid, key) != key:
-                findings.add("disorder", f"tid {tid} is of {by_tid[tid]} and of {key}")
-
-    # What was acknowledged before another was begun has the lower tid.
-    events = [(ack.at, 0, ack) for ack in reader.acks.values()]
-    events += [(reader.attempts[key].at, 1, ack) for key, ack in reader.acks.items()
-               if key in reader.attempts]
-    newest = ""
-    for _, begins, ack in sorted(events, key=lambda event: event[:2]):
-        if begins and ack.tid <= newest:
-            findings.add("disorder", f"{ack} was begun after {newest} was acknowledged")
-        if not begins:
-            newest = max(newest, ack.tid)
-
-    for number, values in enumerate(counted):
-        series = [values[tid] for tid in sorted(values)]
-        if series != list(range(len(series))):
-            findings.add("disorder", f"counter {number} counts {series[:5]}...{series[-5:]} "
-                                     f"in {len(series)} revisions")
-    for key, ack in reader.acks.items():
-        attempt = reader.attempts.get(key)
-        if attempt is not None and attempt.counter is not None:
-            value = counted[attempt.counter].get(ack.tid)
-            if value != ack.value:
-                findings.add("lost", f"{key} counted to {ack.value} at {ack.tid}, "
-                                     f"where {value} is")
-    return findings
+    def packed_to(self):
+        """No revision after this tid can have been dropped."""
+        return max((pack.tid for pack in self.packs.values()), default="")

@@ -12,6 +12,7 @@ Whoever has to get at a database without the server can start from here.
 import argparse
 import dataclasses
 import datetime
+import functools
 import hashlib
 import pathlib
 import re
@@ -364,7 +365,31 @@ class Database:
 
         What packs have dropped is left out.
         """
-        log = list(self.log())
+        for transaction, places in self.kept:
+            for record, place in zip(transaction.records, places):
+                record.data = self.resolve(*place)
+            yield transaction
+
+    def needed(self):
+        """The names of all objects that are needed beside the log and the format."""
+        names = {f"pack/{name.hex()}" for found in self.objects
+                 for pack in found.packs for name in pack.lists}
+        for transaction, places in self.kept:
+            names.update(f"blob/{record.blob.hex()}"
+                         for record in transaction.records if record.blob)
+            names.update(self.payload(*place) for place in places if place[1].kind == REFERENCE)
+        return names
+
+    @functools.cached_property
+    def objects(self):
+        """The objects of the log, as they were at the first look."""
+        return list(self.log())
+
+    @functools.cached_property
+    def kept(self):
+        """All transactions without what packs have dropped, and for each record
+        the place of its data: a transaction and a record of it."""
+        log, kept = self.objects, []
         dropped, packed = set(), 0
         for pack in (pack for found in log for pack in found.packs):
             packed = max(packed, pack.tid)
@@ -382,15 +407,13 @@ class Database:
                                       f"{record.source:016x}, which is not there")
                 places[record.oid, transaction.tid] = place
         for transaction in (t for found in log for t in found.transactions):
-            kept = [record for record in transaction.records
-                    if (record.oid, transaction.tid) not in dropped]
-            if not kept and transaction.records:
-                continue
-            for record in kept:
-                record.data = self.resolve(*places[record.oid, transaction.tid])
-            if transaction.tid <= packed:
-                transaction = dataclasses.replace(transaction, status=PACKED)
-            yield dataclasses.replace(transaction, records=kept)
+            records = [record for record in transaction.records
+                       if (record.oid, transaction.tid) not in dropped]
+            if records or not transaction.records:
+                status = PACKED if transaction.tid <= packed else transaction.status
+                kept.append((dataclasses.replace(transaction, status=status, records=records),
+                             [places[record.oid, transaction.tid] for record in records]))
+        return kept
 
     def listed(self, name):
         """What a list of a pack has dropped: pairs of oid and serial."""
@@ -408,7 +431,7 @@ class Database:
         """The data of a record, also where it is in a payload object."""
         if record.kind != REFERENCE:
             return record.data
-        name = f"payload/{transaction.payloads[record.payload].hex()}"
+        name = self.payload(transaction, record)
         if record.offset > MAX_OBJECT:
             raise Damaged(f"{name}: a record at offset {record.offset}")
         try:
@@ -424,6 +447,10 @@ class Database:
                 DATA, record.oid, record.replaces, record.size):
             raise Damaged(f"{cursor.name}: it is not the record of object {record.oid:016x}")
         return there.data
+
+    def payload(self, transaction, record):
+        """The name of the payload object that holds a record."""
+        return f"payload/{transaction.payloads[record.payload].hex()}"
 
     def current(self):
         """The current revision of each object: {oid: (serial, data)}."""
