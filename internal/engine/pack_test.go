@@ -458,30 +458,3 @@ func TestARecordThatCannotBeReadStopsGarbageCollectionAndDropsNothing(t *testing
 		}
 	}
 }
-
-func TestAPackIsNotKeptOutOfTheLogByCommitsThatGoOn(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		inline int
-		root   string
-		ok     bool
-	}{
-		{"they refer to nothing that is dropped", 1 << 20, record("root", 3), true},
-		{"one refers to what is dropped", 1 << 20, record("root", 1), false},
-		{"they are not in memory", 1, record("root", 3), false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			e := openEngine(t, bucket.NewMemory(), func(o *Options) { o.MaxInline = tt.inline })
-			t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost", 2)}, stored{2, 0, record("child")})
-			p, err := e.plan(t.Context(), t1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			entry := &txlog.Pack{Tid: t1, Dropped: p.dropped()}
-			commit(t, e, stored{0, t1, tt.root}, stored{3, 0, record("new")})
-			if _, ok, err := e.appendPack(entry, p); ok != tt.ok || err != nil {
-				t.Error(ok, err)
-			}
-		})
-	}
-}

@@ -193,7 +193,7 @@ func packThatDropsNothing(h *harness) {
 	info := h.s.Info()
 	h.pack(t2)
 	h.pack(t1)
-	if again := h.s.Info(); again != info {
+	if again := h.s.Info(); again.Objects != info.Objects {
 		h.Errorf("%+v after %+v", again, info)
 	}
 	h.wantRevision(1, zodb.MaxTid, string(Record("b")), t2, zodb.NoTid)
