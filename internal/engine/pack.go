@@ -44,9 +44,7 @@ func (e *Engine) Pack(ctx context.Context, tid zodb.Tid) error {
 		if written {
 			outcome = "whether anything was dropped will be known when the database is opened again"
 		}
-		err = fmt.Errorf("packing %s: %w; %s", e.bucket.Properties().Location, err, outcome)
-		log.Error("pack failed", "err", err)
-		return err
+		return fmt.Errorf("packing %s: %w; %s", e.bucket.Properties().Location, err, outcome)
 	}
 	log.Info("packed", "revisions", dropped, "took", time.Since(start).Round(time.Millisecond))
 	return nil
