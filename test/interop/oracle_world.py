@@ -128,8 +128,9 @@ class PackPlan:
         self.kept = later | {(oid, self.current[oid][0]) for oid in everything}
         hidden = any(data_txn in before and self.current.get(oid, (None,))[0] != data_txn
                      for oid, _, _, data_txn in self.later)
-        losing = any(oid in self.current and oid not in everything and data is not None
-                     and oracle_records.kind(data) == "blob" for oid, _, data, _ in self.later)
+        losing = any(oid not in everything and data is not None
+                     and oracle_records.kind(data) == "blob" for oid, _, data, _ in self.later
+                     if any(mark in before for mark, _, _ in world.revisions[oid]))
         self.differs = (
             "it fails at a reference to nothing" if fails else
             "it deletes blobs of later revisions" if losing else
