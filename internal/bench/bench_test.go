@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -144,7 +145,7 @@ func TestLoadsGoOnBesideWritersThatStoreBlobsAndUndo(t *testing.T) {
 	blobs := 0
 	for it := storage.Iterate(0, zodb.MaxTid); ; {
 		info, err := it.Next(t.Context())
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -152,7 +153,7 @@ func TestLoadsGoOnBesideWritersThatStoreBlobsAndUndo(t *testing.T) {
 		}
 		for records := it.Records(); ; {
 			rec, err := records.Next(t.Context())
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

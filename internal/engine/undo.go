@@ -17,6 +17,7 @@ import (
 func (e *Engine) UndoLog(ctx context.Context, first, n int, match func(*zodb.TxnInfo) bool) ([]zodb.TxnInfo, error) {
 	e.state.RLock()
 	txns := e.state.txns // only ever appended to
+	packed := e.state.packed
 	e.state.RUnlock()
 	var found []zodb.TxnInfo
 	for i := len(txns) - 1; i >= 0 && len(found) < n; i-- {
@@ -24,10 +25,7 @@ func (e *Engine) UndoLog(ctx context.Context, first, n int, match func(*zodb.Txn
 			return nil, err
 		}
 		s := &txns[i]
-		e.state.RLock()
-		packed := s.tid <= e.state.packed
-		e.state.RUnlock()
-		if packed || s.status == zodb.Packed {
+		if s.tid <= packed || s.status == zodb.Packed {
 			break
 		}
 		if s.status != ' ' {
