@@ -27,13 +27,17 @@ type Memory struct {
 	revisions map[zodb.Oid][]Revision // in the order of serials; none is empty
 	live      int64
 
-	oids   []zodb.Oid // all of revisions, and perhaps some that were removed
-	sorted bool       // oids is, and has no duplicates
+	// All oids of revisions, and perhaps some that were removed.
+	oids   []zodb.Oid // in order, each once
+	recent []zodb.Oid // not yet among oids, in any order
 }
+
+// maxRecent is how many oids are looked through rather than sorted in.
+const maxRecent = 1024
 
 // NewMemory returns an empty index.
 func NewMemory() *Memory {
-	return &Memory{revisions: make(map[zodb.Oid][]Revision), sorted: true}
+	return &Memory{revisions: make(map[zodb.Oid][]Revision)}
 }
 
 // Live returns the number of objects whose newest revision is not a deletion.
@@ -42,9 +46,12 @@ func (m *Memory) Live() int64 { return m.live }
 // Add adds a revision. Its serial must lie above those of the object's others.
 func (m *Memory) Add(oid zodb.Oid, r Revision) {
 	old := m.revisions[oid]
-	if len(old) == 0 {
-		m.sorted = m.sorted && (len(m.oids) == 0 || m.oids[len(m.oids)-1] < oid)
+	switch n := len(m.oids); {
+	case len(old) > 0:
+	case n == 0 || m.oids[n-1] < oid:
 		m.oids = append(m.oids, oid)
+	default:
+		m.recent = append(m.recent, oid)
 	}
 	all := append(old, r)
 	m.live += lives(all) - lives(old)
@@ -85,14 +92,11 @@ func (m *Memory) Revisions(oid zodb.Oid) []Revision { return m.revisions[oid] }
 // Oids returns the oids of all objects, also of those that were deleted, in
 // order. They must not be changed.
 func (m *Memory) Oids() []zodb.Oid {
-	if len(m.oids) > 2*len(m.revisions) {
-		m.oids = slices.DeleteFunc(slices.Clone(m.oids), func(oid zodb.Oid) bool { return len(m.revisions[oid]) == 0 })
-	}
-	if !m.sorted {
-		m.oids = slices.Clone(m.oids)
+	if len(m.recent) > 0 || len(m.oids) > 2*len(m.revisions) {
+		m.oids = slices.DeleteFunc(slices.Concat(m.oids, m.recent), func(oid zodb.Oid) bool { return len(m.revisions[oid]) == 0 })
+		m.recent = nil
 		slices.Sort(m.oids)
 		m.oids = slices.Compact(m.oids)
-		m.sorted = true
 	}
 	return m.oids[:len(m.oids):len(m.oids)]
 }
@@ -100,14 +104,23 @@ func (m *Memory) Oids() []zodb.Oid {
 // Next returns the first object at or after oid that exists, and its current
 // revision.
 func (m *Memory) Next(oid zodb.Oid) (found zodb.Oid, r Revision, ok bool) {
-	all := m.Oids()
-	i, _ := slices.BinarySearch(all, oid)
-	for _, oid := range all[i:] {
-		if revisions := m.revisions[oid]; lives(revisions) == 1 {
-			return oid, revisions[len(revisions)-1], true
+	if len(m.recent) > maxRecent {
+		m.Oids()
+	}
+	i, _ := slices.BinarySearch(m.oids, oid)
+	for ; i < len(m.oids) && !ok; i++ {
+		found, ok = m.oids[i], lives(m.revisions[m.oids[i]]) == 1
+	}
+	for _, other := range m.recent {
+		if other >= oid && (!ok || other < found) && lives(m.revisions[other]) == 1 {
+			found, ok = other, true
 		}
 	}
-	return 0, r, false
+	if !ok {
+		return 0, r, false
+	}
+	r, ok = m.Current(found)
+	return found, r, ok
 }
 
 // Current returns the newest revision; ok is false for an unknown object.
