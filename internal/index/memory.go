@@ -53,9 +53,8 @@ func (m *Memory) Add(oid zodb.Oid, r Revision) {
 	default:
 		m.recent = append(m.recent, oid)
 	}
-	all := append(old, r)
-	m.live += lives(all) - lives(old)
-	m.revisions[oid] = all
+	m.revisions[oid] = append(old, r)
+	m.live += lives(m.revisions[oid]) - lives(old)
 }
 
 // lives returns 1 for the revisions of an object that exists, else 0.
