@@ -235,7 +235,7 @@ func TestReadsGoOnThroughFaultsOfTheBucket(t *testing.T) {
 		data := noise()[:2*spanSize+100]
 		id := put(t, m, data, 1<<20)
 		for seed := range 20 {
-			c, err := faults.Parse(fmt.Sprintf("seed=%d,503=0.1,500=0.1,truncate=0.1,flip=0.1,delay=0.3:1ms..1s", seed))
+			c, err := faults.Parse(fmt.Sprintf("seed=%d,503=0.05,500=0.05,truncate=0.05,flip=0.05,delay=0.3:1ms..1s", seed))
 			if err != nil {
 				t.Fatal(err)
 			}
