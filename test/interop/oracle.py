@@ -311,8 +311,10 @@ class Run:
         before = {(oid, mark): data for oid, revisions in self.world.revisions.items()
                   for mark, data, _ in revisions}
         after, kept = (self.records(side) for side in self.sides)
-        # What a FileStorage keeps of an object that does not exist is of no use.
-        kept = {key for key, data in kept.items() if data is not None}
+        # What a FileStorage keeps of an object that does not exist is of no use; nor
+        # is what only the first of two records of one transaction shared.
+        shared = {(oid, mark) for oid, _, _, mark in plan.later}
+        kept = {key for key, data in kept.items() if data is not None and key in shared}
         for key in plan.kept | (kept if theirs is None else set()):
             if key not in after:
                 self.fail("the pack", f"object {key[0]} of {key[1]} is gone")
