@@ -84,7 +84,7 @@ func (u *upload) Abort() {
 
 // discard deletes what was put, behind the caller's back: that may take time.
 func (u *upload) discard() {
-	u.e.janitor.wg.Go(func() {
+	u.e.janitor.do(func() {
 		if u.done != nil {
 			<-u.done
 		}
@@ -98,7 +98,7 @@ func (u *upload) discard() {
 // finish has the blob completed while the client goes on.
 func (u *upload) finish() {
 	u.done = make(chan struct{})
-	u.e.janitor.wg.Go(func() {
+	u.e.janitor.do(func() {
 		defer close(u.done)
 		u.size, u.err = u.out.Finish()
 	})
@@ -161,7 +161,7 @@ func (t *transaction) discard() {
 		u.discard()
 	}
 	for _, id := range t.txn.Payloads {
-		t.e.janitor.wg.Go(func() {
+		t.e.janitor.do(func() {
 			if err := t.e.bucket.Delete(t.e.janitor.ctx, id.Name()); err != nil && t.e.janitor.ctx.Err() == nil {
 				t.e.opts.Logger.Warn("could not delete the data of an aborted transaction; a sweep will",
 					"object", id.Name(), "err", err)

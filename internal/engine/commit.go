@@ -296,7 +296,6 @@ func (t *transaction) judge(ctx context.Context) (ballot zodb.Ballot, blocking z
 			return ballot, blocking, err
 		}
 	}
-	t.gone = make(map[zodb.Oid]bool)
 	t.txn = txlog.Transaction{Meta: t.meta, Records: make([]txlog.Record, 0, len(t.changes))}
 	for i := range t.changes {
 		c := &t.changes[i]

@@ -44,7 +44,7 @@ func (e *Engine) dropLocked(p *txlog.Pack) {
 	case !e.state.opened:
 		e.dropSomeLocked(len(d.left))
 	case len(e.state.drops) == 1:
-		e.janitor.wg.Go(e.drop)
+		e.janitor.do(e.drop)
 	}
 }
 

@@ -151,7 +151,6 @@ type Engine struct {
 		finishing map[zodb.Tid]*transaction
 		late      map[zodb.Tid]*transaction // settled since the pack under way last looked; nil if there is none
 		pins      map[txlog.Dropped]int     // revisions that voted transactions share data with
-		sharing   int                       // votes that are about to pin some
 		readOnly  error                     // why there are no writes any more, if so
 	}
 
@@ -249,7 +248,7 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	e.state.opened = true
 	e.state.freed = false // old packs had their sweeps
 	e.state.Unlock()
-	e.janitor.start(e)
+	e.janitor.do(func() { e.clean(e.janitor.ctx) })
 	return e, nil
 }
 

@@ -25,8 +25,13 @@ const (
 type janitor struct {
 	ctx    context.Context // ends with the engine
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
 	wake   chan struct{} // has room for one; filled when a pack was applied
+
+	mu struct {
+		sync.Mutex
+		stopped bool
+	}
+	wg sync.WaitGroup
 }
 
 func newJanitor() *janitor {
@@ -35,9 +40,20 @@ func newJanitor() *janitor {
 	return j
 }
 
-func (j *janitor) start(e *Engine) { j.wg.Go(func() { e.clean(j.ctx) }) }
+// do has something done in the background. After stop it does nothing: what is
+// left behind is for the sweep of a later engine.
+func (j *janitor) do(f func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.mu.stopped {
+		j.wg.Go(f)
+	}
+}
 
 func (j *janitor) stop() {
+	j.mu.Lock()
+	j.mu.stopped = true
+	j.mu.Unlock()
 	j.cancel()
 	j.wg.Wait()
 }

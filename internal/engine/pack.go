@@ -106,16 +106,13 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 }
 
 // appendPack puts the pack into the log, unless a transaction that p has not
-// seen, or one that is about to share data, may need what is dropped. packs is
-// the number of packs that there will be then.
+// seen, or one that was voted, may need what is dropped. packs is the number of
+// packs that there will be then.
 func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool, err error) {
 	e.seq.Lock()
 	defer e.seq.Unlock()
 	if e.seq.readOnly != nil {
 		return 0, false, e.seq.readOnly
-	}
-	if e.seq.sharing > 0 {
-		return 0, false, nil
 	}
 	for pin := range e.seq.pins {
 		if _, drops := slices.BinarySearchFunc(entry.Dropped, pin, cmpDropped); drops {

@@ -85,59 +85,79 @@ func (t *transaction) Undo(undone zodb.Tid) error {
 // share adds the records that undo makes to the transaction, and has restored
 // ones share the data of their sources. The caller holds the locks.
 //
-// What it judges by has to be settled, for it looks at data. While it is at it
-// no pack is put into the log; what it then shares is pinned.
+// What it judges by has to be settled, for it looks at data. What it shares is
+// pinned then; if a pack was put into the log meanwhile, it judges once more.
 func (t *transaction) share(ctx context.Context, ballot *zodb.Ballot) error {
+	given := t.txn.Records
+	for {
+		t.txn.Records = slices.Clone(given)
+		u, packs, err := t.shareOnce(ctx)
+		if err != nil {
+			return err
+		}
+		if !t.pin(packs) {
+			continue
+		}
+		if len(u.failed) > 0 {
+			return &zodb.MultipleUndoErrors{Errs: u.failed}
+		}
+		for _, c := range u.conflicts {
+			t.told[c.Oid] = true
+		}
+		if ballot.Conflicts = append(ballot.Conflicts, u.conflicts...); len(ballot.Conflicts) == 0 {
+			ballot.Undone = slices.Sorted(maps.Keys(u.made))
+		}
+		return nil
+	}
+}
+
+// shareOnce does the work, and tells how many packs there are in the log that it
+// has taken account of.
+func (t *transaction) shareOnce(ctx context.Context) (u *undo, packs int, err error) {
 	e := t.e
 	e.seq.Lock()
-	e.seq.sharing++
-	packs, last := e.seq.packs, zodb.NoTid
+	packs = e.seq.packs
+	last := zodb.NoTid
 	for _, p := range e.seq.pending {
 		last = max(last, p.serial)
 	}
 	e.seq.Unlock()
-	defer func() {
-		e.seq.Lock()
-		e.seq.sharing--
-		e.seq.Unlock()
-	}()
 	if err := e.await(ctx, func() bool { return e.state.last >= last && e.state.packs >= packs }); err != nil {
-		return err
+		return nil, packs, err
 	}
 	for i := range t.txn.Records {
-		rec := &t.txn.Records[i]
-		if rec.Source == zodb.NoTid {
-			continue
-		}
-		if err := t.shareRestored(ctx, rec); err != nil {
-			return err
+		if rec := &t.txn.Records[i]; rec.Source != zodb.NoTid {
+			if err := t.shareRestored(ctx, rec); err != nil {
+				return nil, packs, err
+			}
 		}
 	}
-	u := undo{t: t, made: make(map[zodb.Oid]int)}
+	t.gone = make(map[zodb.Oid]bool)
+	u = &undo{t: t, made: make(map[zodb.Oid]int)}
 	for _, tid := range t.undos {
 		if err := u.transaction(ctx, tid); err != nil {
-			return err
+			return nil, packs, err
 		}
 	}
-	if len(u.failed) > 0 {
-		return &zodb.MultipleUndoErrors{Errs: u.failed}
+	return u, packs, nil
+}
+
+// pin pins the revisions that the transaction shares data with, unless there are
+// other packs in the log by now than the given number.
+func (t *transaction) pin(packs int) bool {
+	t.e.seq.Lock()
+	defer t.e.seq.Unlock()
+	if t.e.seq.packs != packs {
+		return false
 	}
-	for _, c := range u.conflicts {
-		t.told[c.Oid] = true
-	}
-	if ballot.Conflicts = append(ballot.Conflicts, u.conflicts...); len(ballot.Conflicts) == 0 {
-		ballot.Undone = slices.Sorted(maps.Keys(u.made))
-	}
-	e.seq.Lock()
-	defer e.seq.Unlock()
 	for _, rec := range t.txn.Records {
 		if rec.Kind == txlog.RecordShared {
 			pin := txlog.Dropped{Oid: rec.Oid, Serial: rec.Source}
-			e.seq.pins[pin]++
+			t.e.seq.pins[pin]++
 			t.pins = append(t.pins, pin)
 		}
 	}
-	return nil
+	return true
 }
 
 // unpinLocked lets go of the revisions that the transaction shares data with.
