@@ -334,6 +334,8 @@ class Run:
             self.fail("the commits", first_difference(list(self.sides[0].tids), order))
         new = order[len(self.world.order):]
         self.world.committed(new)
+        if operation["op"] == "undo" and len(operation["undone"]) > 1:
+            self.world.twice.update(new)
         query = ("iterate", None if packed or not new else new[0], None)
         if not packed and not new:
             return []

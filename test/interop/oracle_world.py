@@ -12,6 +12,7 @@ import oracle_records
 class World:
     def __init__(self, transactions=()):
         self.order = []  # marks, in the order of the commits; packs take none out
+        self.twice = set()  # those that may have two records of one object
         self.transactions = []
         self.revisions = {}  # oid -> [(mark, data or None, data_txn)]
         self.extend(transactions)
@@ -106,7 +107,9 @@ class PackPlan:
                          for oid, _, _, t in self.later if t is not None)
             self.differs = (
                 "it loses its way to data that a later record shares" if shared else
-                "it keeps an object that does not exist" if ghosts else None)
+                "it keeps an object that does not exist" if ghosts else
+                "it may keep what the first of two records shares" if world.twice - before else
+                None)
             return
         # A FileStorage starts at the root, and wants to find whatever is referred to.
         first = self._reach([0] if self.current else [])
@@ -135,6 +138,7 @@ class PackPlan:
             "it fails at a reference to nothing" if fails else
             "it deletes blobs of later revisions" if losing else
             "it keeps an object that does not exist" if ghosts else
+            "it may keep what the first of two records shares" if world.twice - before else
             "it hides an older record that a later one shares" if hidden else
             "it drops what later revisions refer to" if everything != with_shared else None)
 
