@@ -321,6 +321,32 @@ func TestListsOfAPackThatHadToLookAgainAreSwept(t *testing.T) {
 	}
 }
 
+// ending is a bucket that has something done after each Put.
+type ending struct {
+	bucket.Bucket
+	after func()
+}
+
+func (b *ending) Put(ctx context.Context, name string, data []byte) error {
+	defer b.after()
+	return b.Bucket.Put(ctx, name, data)
+}
+
+func TestAPackThatIsEndedBeforeItHasLookedAtAllDropsNothing(t *testing.T) {
+	b := &ending{bucket.NewMemory(), func() {}}
+	e := openEngine(t, b)
+	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")})
+	ctx, cancel := context.WithCancel(t.Context())
+	b.after = func() { // the list is written, but there is more to look at
+		commit(t, e, stored{0, t1, record("root", 1)})
+		cancel()
+	}
+	if err := e.Pack(ctx, t1); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	load(t, e, 1)
+}
+
 func TestUndoThatWasVotedKeepsWhatItSharesFromAPack(t *testing.T) {
 	b := bucket.NewMemory()
 	e := openEngine(t, b)
@@ -456,5 +482,22 @@ func TestARecordThatCannotBeReadStopsGarbageCollectionAndDropsNothing(t *testing
 		if _, err := e.LoadSerial(t.Context(), 0, t1); isKeyError(err) == gc {
 			t.Errorf("with garbage collection %v: %v", gc, err)
 		}
+	}
+}
+
+func TestARecordThatCannotBeReadIsNamedAlsoIfItComesLate(t *testing.T) {
+	e := openEngine(t, bucket.NewMemory())
+	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")})
+	p, err := e.plan(t.Context(), t1)
+	if err == nil {
+		err = p.catchUp(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t2 := commit(t, e, stored{7, 0, "no pickle"})
+	_, ok, err := e.appendPack(&txlog.Pack{Tid: t1, Dropped: p.dropped()}, p)
+	if ok || err == nil || !strings.Contains(err.Error(), zodb.Oid(7).String()) || !strings.Contains(err.Error(), t2.String()) {
+		t.Errorf("%v, %v: it should name the revision", ok, err)
 	}
 }
