@@ -441,6 +441,29 @@ func TestAServerThatWasTakenOverDeletesNothing(t *testing.T) {
 	}
 }
 
+// Who waits may come to look only when the log is followed already.
+func TestWhatAnotherLeaderDidIsNotTakenForWhatWasWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMemory()
+		first := openEngine(t, b)
+		second := openEngine(t, b)
+		oids, err := second.NewOids(t.Context(), 1<<14)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.log.RaiseOidMark(oids[0])
+		time.Sleep(time.Minute) // it finds out, and follows
+		reached := false
+		err = first.await(t.Context(), func() bool {
+			reached = first.state.oidMark >= oids[0]
+			return reached
+		})
+		if !reached || !errors.Is(err, zodb.ErrReadOnly) {
+			t.Error(reached, err)
+		}
+	})
+}
+
 func TestAnAbortedBlobLeavesNothing(t *testing.T) {
 	b := bucket.NewMemory()
 	e := openEngine(t, b)
