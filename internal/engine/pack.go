@@ -281,7 +281,10 @@ func (p *packPlan) garbage(oid zodb.Oid) bool {
 func (p *packPlan) catchUp(ctx context.Context) error {
 	e := p.e
 	e.seq.Lock()
-	e.seq.late = make(map[zodb.Tid]*transaction)
+	e.seq.late = nil
+	if !p.changed { // else lists are written first, which may take long
+		e.seq.late = make(map[zodb.Tid]*transaction)
+	}
 	sources := slices.Collect(maps.Keys(e.seq.pins))
 	e.seq.Unlock()
 	var scan []scanned

@@ -260,10 +260,11 @@ func TestAPackNeedNotSeeTransactionsThatDoNotNeedWhatItDrops(t *testing.T) {
 			t1 := commit(t, e, stored{0, 0, record("root", 1, 3)}, stored{1, 0, record("lost")}, stored{3, 0, record("child")})
 			t2 := commit(t, e, stored{0, t1, record("root", 3)})
 			p, err := e.plan(t.Context(), t2)
-			if err == nil {
-				err = p.catchUp(t.Context())
-			}
 			if err != nil {
+				t.Fatal(err)
+			}
+			p.changed = false // as if its lists were written
+			if err := p.catchUp(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			c.late(t, e, t2) // settled before the pack comes to look again
@@ -512,10 +513,11 @@ func TestARecordThatCannotBeReadIsNamedAlsoIfItComesLate(t *testing.T) {
 	e := openEngine(t, bucket.NewMemory())
 	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")})
 	p, err := e.plan(t.Context(), t1)
-	if err == nil {
-		err = p.catchUp(t.Context())
-	}
 	if err != nil {
+		t.Fatal(err)
+	}
+	p.changed = false // as if its lists were written
+	if err := p.catchUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t2 := commit(t, e, stored{7, 0, "no pickle"})
