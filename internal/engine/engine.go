@@ -340,20 +340,19 @@ func (e *Engine) announceLocked() {
 }
 
 // await waits until reached, which is called with the state locked, returns
-// true. It fails when there will be no more changes.
+// true. It fails when there are no writes any more: what is reached then may be
+// another leader's doing.
 func (e *Engine) await(ctx context.Context, reached func() bool) error {
 	for {
 		e.state.Lock()
-		if reached() {
-			e.state.Unlock()
-			return nil
-		}
-		if e.state.changed == nil {
+		ok := reached()
+		if !ok && e.state.changed == nil {
 			e.state.changed = make(chan struct{})
 		}
 		changed := e.state.changed
 		e.state.Unlock()
-		if err := e.ReadOnly(); err != nil {
+		// In this order: the log is followed only after writes have ended.
+		if err := e.ReadOnly(); err != nil || ok {
 			return err
 		}
 		select {

@@ -109,19 +109,9 @@ func (ri *recordIterator) Next(ctx context.Context) (rec zodb.Record, err error)
 		rec = zodb.Record{Oid: oid, Tid: ri.tid}
 		rec.DataTxn = e.sourceLocked(oid, ri.tid)
 		name := e.state.objects[r.Object].name
-		end := r.Offset + r.Size
-		for _, oid := range ri.oids[1:] {
-			r2, ok := ri.it.recordLocked(oid, ri.tid)
-			if ok && !r2.Deleted() && (r2.Object != r.Object || r2.Offset != end || r2.Offset+r2.Size-r.Offset > readAhead) {
-				break
-			}
-			if ok && !r2.Deleted() {
-				end += r2.Size
-			}
-		}
 		e.state.RUnlock()
 		if !r.Deleted() {
-			if rec.Data, err = ri.read(ctx, name, r, end, oid); err != nil {
+			if rec.Data, err = ri.read(ctx, name, r, oid); err != nil {
 				return rec, err
 			}
 		}
@@ -131,8 +121,8 @@ func (ri *recordIterator) Next(ctx context.Context) (rec zodb.Record, err error)
 	return rec, io.EOF
 }
 
-// read returns the data of a record, and reads on to end on the way.
-func (ri *recordIterator) read(ctx context.Context, name string, r index.Revision, end uint32, oid zodb.Oid) ([]byte, error) {
+// read returns the data of the record that is next, and reads ahead on the way.
+func (ri *recordIterator) read(ctx context.Context, name string, r index.Revision, oid zodb.Oid) ([]byte, error) {
 	e := ri.it.e
 	if data, ok := e.cache.Cached(cache.Key{Name: name, Offset: r.Offset}); ok {
 		return data, nil
@@ -141,10 +131,12 @@ func (ri *recordIterator) read(ctx context.Context, name string, r index.Revisio
 		return ri.window != nil && ri.object == r.Object && r.Offset >= ri.offset &&
 			r.Offset+r.Size <= ri.offset+uint32(len(ri.window))
 	}
-	if !inside() && end > r.Offset+r.Size {
-		window, err := e.bucket.GetRange(ctx, name, int64(r.Offset), int64(end-r.Offset))
-		if err == nil {
-			ri.object, ri.offset, ri.window = r.Object, r.Offset, window
+	if !inside() {
+		if end := ri.ahead(r); end > r.Offset+r.Size {
+			window, err := e.bucket.GetRange(ctx, name, int64(r.Offset), int64(end-r.Offset))
+			if err == nil {
+				ri.object, ri.offset, ri.window = r.Object, r.Offset, window
+			}
 		}
 	}
 	if inside() {
@@ -159,4 +151,24 @@ func (ri *recordIterator) read(ctx context.Context, name string, r index.Revisio
 		return nil, fmt.Errorf("reading object %s of transaction %s: %w", oid, ri.tid, err)
 	}
 	return data, nil
+}
+
+// ahead returns where the records end that lie behind r, the next one, without
+// a gap.
+func (ri *recordIterator) ahead(r index.Revision) (end uint32) {
+	e := ri.it.e
+	end = r.Offset + r.Size
+	e.state.RLock()
+	defer e.state.RUnlock()
+	for _, oid := range ri.oids[1:] {
+		r2, ok := ri.it.recordLocked(oid, ri.tid)
+		if !ok || r2.Deleted() {
+			continue
+		}
+		if r2.Object != r.Object || r2.Offset != end || r2.Offset+r2.Size-r.Offset > readAhead {
+			break
+		}
+		end += r2.Size
+	}
+	return end
 }

@@ -125,7 +125,7 @@ func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool,
 				continue
 			}
 			for i := range t.txn.Records {
-				if needs, err := p.mayNeed(&t.txn.Records[i], entry.Dropped); needs || err != nil {
+				if needs, err := p.mayNeed(&t.txn.Records[i], tid, entry.Dropped); needs || err != nil {
 					return 0, false, err
 				}
 			}
@@ -281,7 +281,10 @@ func (p *packPlan) garbage(oid zodb.Oid) bool {
 func (p *packPlan) catchUp(ctx context.Context) error {
 	e := p.e
 	e.seq.Lock()
-	e.seq.late = make(map[zodb.Tid]*transaction)
+	e.seq.late = nil
+	if !p.changed { // else lists are written first, which may take long
+		e.seq.late = make(map[zodb.Tid]*transaction)
+	}
 	sources := slices.Collect(maps.Keys(e.seq.pins))
 	e.seq.Unlock()
 	var scan []scanned
@@ -327,7 +330,7 @@ func (p *packPlan) catchUp(ctx context.Context) error {
 // mayNeed tells whether a record that the plan has not seen needs what is to be
 // dropped, or cannot tell without reading. A revision that the plan has seen, and
 // that is not to be dropped, refers to nothing that is.
-func (p *packPlan) mayNeed(rec *txlog.Record, dropped []txlog.Dropped) (bool, error) {
+func (p *packPlan) mayNeed(rec *txlog.Record, serial zodb.Tid, dropped []txlog.Dropped) (bool, error) {
 	switch {
 	case rec.Kind == txlog.RecordDeletion:
 		return false, nil
@@ -340,7 +343,10 @@ func (p *packPlan) mayNeed(rec *txlog.Record, dropped []txlog.Dropped) (bool, er
 		return true, nil
 	}
 	refs, err := pydata.References(rec.Data)
-	return slices.ContainsFunc(refs, p.garbage), err
+	if err != nil {
+		return false, unreadable(rec.Oid, serial, err)
+	}
+	return slices.ContainsFunc(refs, p.garbage), nil
 }
 
 // dropped returns all revisions to be dropped, in order.

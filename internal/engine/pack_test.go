@@ -260,10 +260,11 @@ func TestAPackNeedNotSeeTransactionsThatDoNotNeedWhatItDrops(t *testing.T) {
 			t1 := commit(t, e, stored{0, 0, record("root", 1, 3)}, stored{1, 0, record("lost")}, stored{3, 0, record("child")})
 			t2 := commit(t, e, stored{0, t1, record("root", 3)})
 			p, err := e.plan(t.Context(), t2)
-			if err == nil {
-				err = p.catchUp(t.Context())
-			}
 			if err != nil {
+				t.Fatal(err)
+			}
+			p.changed = false // as if its lists were written
+			if err := p.catchUp(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			c.late(t, e, t2) // settled before the pack comes to look again
@@ -319,6 +320,32 @@ func TestListsOfAPackThatHadToLookAgainAreSwept(t *testing.T) {
 	if left := names(t, e.bucket, "pack/"); len(left) != 1 {
 		t.Error(left)
 	}
+}
+
+// ending is a bucket that has something done after each Put.
+type ending struct {
+	bucket.Bucket
+	after func()
+}
+
+func (b *ending) Put(ctx context.Context, name string, data []byte) error {
+	defer b.after()
+	return b.Bucket.Put(ctx, name, data)
+}
+
+func TestAPackThatIsEndedBeforeItHasLookedAtAllDropsNothing(t *testing.T) {
+	b := &ending{bucket.NewMemory(), func() {}}
+	e := openEngine(t, b)
+	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")})
+	ctx, cancel := context.WithCancel(t.Context())
+	b.after = func() { // the list is written, but there is more to look at
+		commit(t, e, stored{0, t1, record("root", 1)})
+		cancel()
+	}
+	if err := e.Pack(ctx, t1); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	load(t, e, 1)
 }
 
 func TestUndoThatWasVotedKeepsWhatItSharesFromAPack(t *testing.T) {
@@ -415,6 +442,29 @@ func TestAServerThatWasTakenOverDeletesNothing(t *testing.T) {
 	}
 }
 
+// Who waits may come to look only when the log is followed already.
+func TestWhatAnotherLeaderDidIsNotTakenForWhatWasWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMemory()
+		first := openEngine(t, b)
+		second := openEngine(t, b)
+		oids, err := second.NewOids(t.Context(), 1<<14)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.log.RaiseOidMark(oids[0])
+		time.Sleep(time.Minute) // it finds out, and follows
+		reached := false
+		err = first.await(t.Context(), func() bool {
+			reached = first.state.oidMark >= oids[0]
+			return reached
+		})
+		if !reached || !errors.Is(err, zodb.ErrReadOnly) {
+			t.Error(reached, err)
+		}
+	})
+}
+
 func TestAnAbortedBlobLeavesNothing(t *testing.T) {
 	b := bucket.NewMemory()
 	e := openEngine(t, b)
@@ -456,5 +506,23 @@ func TestARecordThatCannotBeReadStopsGarbageCollectionAndDropsNothing(t *testing
 		if _, err := e.LoadSerial(t.Context(), 0, t1); isKeyError(err) == gc {
 			t.Errorf("with garbage collection %v: %v", gc, err)
 		}
+	}
+}
+
+func TestARecordThatCannotBeReadIsNamedAlsoIfItComesLate(t *testing.T) {
+	e := openEngine(t, bucket.NewMemory())
+	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")})
+	p, err := e.plan(t.Context(), t1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.changed = false // as if its lists were written
+	if err := p.catchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t2 := commit(t, e, stored{7, 0, "no pickle"})
+	_, ok, err := e.appendPack(&txlog.Pack{Tid: t1, Dropped: p.dropped()}, p)
+	if ok || err == nil || !strings.Contains(err.Error(), zodb.Oid(7).String()) || !strings.Contains(err.Error(), t2.String()) {
+		t.Errorf("%v, %v: it should name the revision", ok, err)
 	}
 }

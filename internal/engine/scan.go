@@ -39,9 +39,9 @@ func (e *Engine) scan(ctx context.Context, all []scanned, take func(scanned, []z
 		return cmp.Compare(a.r.Offset, b.r.Offset)
 	})
 	var mu sync.Mutex
-	g, ctx := errgroup.WithContext(ctx)
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(scanAsync)
-	for len(all) > 0 && ctx.Err() == nil {
+	for len(all) > 0 && gctx.Err() == nil {
 		start, end, n := all[0].r.Offset, all[0].r.Offset+all[0].r.Size, 1
 		for n < len(all) {
 			next := all[n].r
@@ -54,14 +54,20 @@ func (e *Engine) scan(ctx context.Context, all []scanned, take func(scanned, []z
 		window := all[:n]
 		all = all[n:]
 		g.Go(func() error {
-			return e.scanWindow(ctx, window, txlog.Span{Offset: start, Size: end - start}, func(s scanned, refs []zodb.Oid) {
+			return e.scanWindow(gctx, window, txlog.Span{Offset: start, Size: end - start}, func(s scanned, refs []zodb.Oid) {
 				mu.Lock()
 				defer mu.Unlock()
 				take(s, refs)
 			})
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if len(all) > 0 { // nothing failed, but there was no time for the rest
+		return context.Cause(ctx)
+	}
+	return nil
 }
 
 // scanWindow reads a part of an object and takes the revisions that lie in it.
@@ -91,10 +97,15 @@ func (e *Engine) scanWindow(ctx context.Context, window []scanned, span txlog.Sp
 		}
 		refs, err := pydata.References(data)
 		if err != nil {
-			return fmt.Errorf("cannot tell what revision %s of object %s refers to, so not what is garbage: %w; "+
-				"pack without garbage collection", s.r.Serial, s.oid, err)
+			return unreadable(s.oid, s.r.Serial, err)
 		}
 		take(s, refs)
 	}
 	return nil
+}
+
+// unreadable says that nobody knows what a revision refers to.
+func unreadable(oid zodb.Oid, serial zodb.Tid, err error) error {
+	return fmt.Errorf("cannot tell what revision %s of object %s refers to, so not what is garbage: %w; "+
+		"pack without garbage collection", serial, oid, err)
 }
