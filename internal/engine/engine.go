@@ -121,6 +121,7 @@ type Engine struct {
 	uploads uploads
 	packing chan struct{} // held by the pack that is under way
 	janitor *janitor
+	windows windows
 
 	state struct { // what is settled
 		sync.RWMutex
