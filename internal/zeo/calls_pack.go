@@ -42,14 +42,23 @@ func (p *packs) run(f func(ctx context.Context)) bool {
 	return true
 }
 
-// stop ends all packs, and waits until they have. What they did so far is lost,
-// and no harm is done.
-func (p *packs) stop() {
+// stop ends all packs, and waits until they have, or ctx is done. What they did
+// so far is lost, and no harm is done. A storage that has a pack in its log
+// already ends it at last when it is closed itself.
+func (p *packs) stop(ctx context.Context) {
 	p.mu.Lock()
 	p.mu.stopped = true
 	p.mu.Unlock()
 	p.cancel()
-	p.wg.Wait()
+	ended := make(chan struct{})
+	go func() {
+		p.wg.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 }
 
 // pack(time, wait=True) -> None. Read-only clients may do it too.
@@ -95,7 +104,7 @@ func (c *conn) packTo(ctx context.Context, tid zodb.Tid) error {
 	log := c.log.With("storage", c.name, "to", tid.String(), "time", tid.Time().Format(time.RFC3339))
 	log.Info("pack begins")
 	if err := c.storage.Pack(ctx, tid); err != nil {
-		log.Error("pack failed, and has dropped nothing", "error", err)
+		log.Error("pack failed", "error", err)
 		return err
 	}
 	log.Info("pack is done", "after", time.Since(start))
