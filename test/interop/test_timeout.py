@@ -86,8 +86,9 @@ def test_before_the_vote_there_is_no_limit(impatient):
     slow.close()
 
 
-def test_status_says_that_there_is_a_timeout(impatient, directory_server):
-    for server, alive in (impatient, True), (directory_server, "stub"):
+def test_status_says_that_there_is_a_timeout(new_bucket, new_server, directory_server):
+    patient = new_server(new_bucket(), transaction_timeout=3600)
+    for server, alive in (patient, True), (directory_server, "stub"):
         with wire.Connection(server.address) as connection:
             connection.register()
             status = connection.call("server_status")
