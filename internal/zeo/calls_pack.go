@@ -95,7 +95,7 @@ func (c *conn) packTo(ctx context.Context, tid zodb.Tid) error {
 	log := c.log.With("storage", c.name, "to", tid.String(), "time", tid.Time().Format(time.RFC3339))
 	log.Info("pack begins")
 	if err := c.storage.Pack(ctx, tid); err != nil {
-		log.Error("pack failed, and has dropped nothing", "error", err)
+		log.Error("pack failed", "error", err)
 		return err
 	}
 	log.Info("pack is done", "after", time.Since(start))
