@@ -117,10 +117,7 @@ func (t *transaction) shareOnce(ctx context.Context) (u *undo, packs int, err er
 	e := t.e
 	e.seq.Lock()
 	packs = e.seq.packs
-	last := zodb.NoTid
-	for _, p := range e.seq.pending {
-		last = max(last, p.serial)
-	}
+	last := e.seq.last
 	e.seq.Unlock()
 	if err := e.await(ctx, func() bool { return e.state.last >= last && e.state.packs >= packs }); err != nil {
 		return nil, packs, err
