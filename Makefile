@@ -91,6 +91,20 @@ crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two ser
 	  done; \
 	done; done; done
 
+.PHONY: oracle-long
+oracle-long: setup ## ORACLE_STEPS (10000) random operations, compared with ZEO's server and a FileStorage
+	ORACLE_STEPS=$${ORACLE_STEPS:-10000} $(PYTEST) -q -s -k file_storage $(PYTEST_ARGS) test/interop/test_oracle.py
+
+.PHONY: site
+site: $(SITE_STAMP) build-race ## a real Zope and a real Plone on the server; installs Plone first
+	$(SITE_PYTHON) test/site/run.py
+
+$(SITE_STAMP): test/site/requirements.txt
+	rm -rf .site-venv
+	$(PYTHON) -m venv .site-venv
+	$(SITE_PYTHON) -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (10s)
 	@for file in $$(grep -rl --include='*_test.go' '^func Fuzz' internal cmd); do \

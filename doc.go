@@ -32,7 +32,7 @@
 //
 // Not Go packages of this module:
 //
-//	doc                            design, format, performance
+//	doc                            design, format, performance, how it was tested
 //	test/interop                   the server against the real ZODB and ZEO packages, in Python
 //	test/bench                     the figures of doc/performance.md
 //	test/crash                     servers killed under load, and the proof that nothing was lost

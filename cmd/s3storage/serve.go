@@ -37,7 +37,7 @@ type serveCmd struct {
 	TransactionTimeout duration `help:"How long a client may take from its vote to the end of the transaction. If it takes longer, its connection is closed and the transaction aborted. Default: for ever."`
 	PackGrace          grace    `default:"15m" help:"For how long clients can still read what a pack has dropped; then its space is freed. Default: ${default}."`
 	NoPackGC           bool     `name:"no-pack-gc" help:"Packs drop old revisions only and keep objects that cannot be reached from the root: for databases that others of a multi-database refer to."`
-	StopTimeout        duration `default:"30s" help:"How long clients that have voted may take to finish when the server is told to stop. Default: ${default}."`
+	StopTimeout        duration `default:"30s" help:"When the server is told to stop: how long clients that have voted may take to finish, and blobs that are being sent to get to their ends. Default: ${default}."`
 
 	LogFormat string `enum:"text,json" default:"text" help:"text or json. Default: ${default}."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error. Default: ${default}."`
@@ -58,7 +58,9 @@ func (*serveCmd) Help() string {
 One server at a time writes to a bucket. A second one takes over: the first says
 so in its log and takes no more writes; no transaction is lost.
 
-SIGTERM stops the server in order: transactions that were voted may finish.
+SIGTERM stops the server in order: transactions that were voted may finish, and
+blobs that are being sent get to their ends. A pack is given up, and drops nothing
+unless it was about to end.
 SIGHUP, with --tls-cert, has it read all files of TLS again, for new connections.
 
 A client that may only read gets ReadOnlyError unless its configuration says
@@ -125,7 +127,7 @@ func (c *serveCmd) Run() error {
 		case <-hangup:
 			certificates.reload()
 		case <-ctx.Done():
-			logger.Info("stopping: voted transactions may finish", "timeout", time.Duration(c.StopTimeout))
+			logger.Info("stopping: voted transactions may finish, and blobs be sent to their ends", "timeout", time.Duration(c.StopTimeout))
 			running = false
 		case serveErr = <-failed:
 			logger.Error("cannot take connections any more; stopping", "err", serveErr)
@@ -141,7 +143,7 @@ func (c *serveCmd) stop(server *zeo.Server, databases map[string]database, logge
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.StopTimeout))
 	defer cancel()
 	if err := server.Shutdown(ctx); err != nil {
-		logger.Warn("clients were cut off in the midst of a transaction", "err", err)
+		logger.Warn("the time to stop is over: clients were cut off in the midst of a transaction or a blob, or a pack went on", "err", err)
 	}
 	var errs []error
 	for name, db := range databases {

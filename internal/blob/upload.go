@@ -16,7 +16,8 @@ import (
 // An Upload writes a new blob object from a stream of bytes.
 //
 // Write and Finish are for one goroutine; Abort may be called from another.
-// Each Upload must be ended by Finish or Abort. It holds up to 768 KiB.
+// Each Upload must be ended by Finish or Abort. It holds up to 768 KiB, and next
+// to nothing after Finish.
 type Upload struct {
 	id     ID
 	b      bucket.Bucket
@@ -168,6 +169,10 @@ func (u *Upload) Finish() (int64, error) {
 	close(u.full)
 	<-u.done
 	u.cancel()
+	u.out = nil
+	for len(u.empty) > 0 {
+		<-u.empty
+	}
 	if u.err != nil {
 		return 0, u.fail(u.err)
 	}

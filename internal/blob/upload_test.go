@@ -132,3 +132,17 @@ func TestWrittenBytesMayBeChangedAfterwards(t *testing.T) {
 		t.Errorf("%q, %v", data, err)
 	}
 }
+
+// A transaction may have many blobs, and keeps them until it is committed.
+func TestAFinishedUploadHoldsNoBuffers(t *testing.T) {
+	u := NewUpload(t.Context(), bucket.NewMemory(), database)
+	if _, err := u.Write(noise()[:2*pieceSize]); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	if cap(u.out) > 0 || len(u.empty) > 0 || len(u.full) > 0 {
+		t.Errorf("it holds %d bytes and %d buffers", cap(u.out), len(u.empty)+len(u.full))
+	}
+}

@@ -60,10 +60,21 @@ type upload struct {
 	err  error
 }
 
-// NewBlob implements zodb.Storage.
+// maxFinishing is how many blobs, taken over by transactions, may wait for the
+// bucket. Each holds up to 768 KiB, and clients send the next without waiting.
+const maxFinishing = 64
+
+// NewBlob implements zodb.Storage. It waits while too many blobs wait for the
+// bucket.
 func (e *Engine) NewBlob(ctx context.Context) (zodb.BlobUpload, error) {
 	if err := e.ReadOnly(); err != nil {
 		return nil, err
+	}
+	select {
+	case e.finishing <- struct{}{}:
+		<-e.finishing // there is room
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
 	u := &upload{e: e, out: blob.NewUpload(ctx, e.bucket, e.format.Database)}
 	e.uploads.add(u.name()) // the object cannot stand before Finish
@@ -100,6 +111,8 @@ func (u *upload) finish() {
 	u.done = make(chan struct{})
 	u.e.janitor.do(func() {
 		defer close(u.done)
+		u.e.finishing <- struct{}{} // those who have a place leave it by themselves
+		defer func() { <-u.e.finishing }()
 		u.size, u.err = u.out.Finish()
 	})
 }

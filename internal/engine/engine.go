@@ -121,6 +121,9 @@ type Engine struct {
 	uploads uploads
 	packing chan struct{} // held by the pack that is under way
 	janitor *janitor
+	windows windows
+
+	finishing chan struct{} // held by blobs that wait for the bucket
 
 	state struct { // what is settled
 		sync.RWMutex
@@ -216,7 +219,8 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{bucket: b, format: f, opts: opts, locks: newLockTable(), packing: make(chan struct{}, 1), janitor: newJanitor()}
+	e := &Engine{bucket: b, format: f, opts: opts, locks: newLockTable(), packing: make(chan struct{}, 1), janitor: newJanitor(),
+		finishing: make(chan struct{}, maxFinishing)}
 	if e.cache, err = cache.New(opts.Memory); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"s3storage/internal/cache"
 	"s3storage/internal/index"
@@ -77,21 +79,61 @@ func (it *txnIterator) Records() zodb.RecordIterator {
 	return &recordIterator{it: it, tid: it.txn.tid, oids: it.txn.oids}
 }
 
-// readAhead is how many bytes a recordIterator reads at once, if the records are
-// not longer.
-const readAhead = 1 << 20
+const (
+	// readAhead is how many bytes a recordIterator reads at once, if the records
+	// are not longer.
+	readAhead = 1 << 20
+
+	// maxWindows is how many recordIterators hold what they have read ahead, at a
+	// time. Nobody says when an iterator is not needed any more.
+	maxWindows = 32
+)
 
 // A recordIterator is a zodb.RecordIterator. Records that lie one after the
 // other are read together.
 type recordIterator struct {
-	it   *txnIterator
-	tid  zodb.Tid
-	oids []zodb.Oid // not yet returned
+	it     *txnIterator
+	tid    zodb.Tid
+	oids   []zodb.Oid             // not yet returned
+	window atomic.Pointer[window] // what was read ahead, or nil
+	slot   int                    // in windows, guarded by them
+}
 
-	// What was read ahead.
-	object uint32
-	offset uint32
-	window []byte
+// A window is a part of an object of the bucket.
+type window struct {
+	object, offset uint32
+	data           []byte
+}
+
+// at returns the bytes of a revision, nil where they are not inside.
+func (w *window) at(r index.Revision) []byte {
+	if w == nil || w.object != r.Object || r.Offset < w.offset || r.Offset+r.Size > w.offset+uint32(len(w.data)) {
+		return nil
+	}
+	return w.data[r.Offset-w.offset:][:r.Size]
+}
+
+// windows knows who holds a window.
+type windows struct {
+	mu struct {
+		sync.Mutex
+		held [maxWindows]*recordIterator
+		next int // the one that has to let go next
+	}
+}
+
+// give gives a window to an iterator, and takes another's if there are too many.
+func (ws *windows) give(ri *recordIterator, w *window) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.mu.held[ri.slot] != ri {
+		if old := ws.mu.held[ws.mu.next]; old != nil {
+			old.window.Store(nil)
+		}
+		ws.mu.held[ws.mu.next], ri.slot = ri, ws.mu.next
+		ws.mu.next = (ws.mu.next + 1) % maxWindows
+	}
+	ri.window.Store(w)
 }
 
 // Next implements zodb.RecordIterator.
@@ -118,30 +160,49 @@ func (ri *recordIterator) Next(ctx context.Context) (rec zodb.Record, err error)
 		ri.oids = ri.oids[1:]
 		return rec, nil
 	}
+	ri.window.Store(nil)
 	return rec, io.EOF
 }
 
-// read returns the data of the record that is next, and reads ahead on the way.
+// end returns where the records end that follow r, the next one, without a gap.
+func (ri *recordIterator) end(r index.Revision) uint32 {
+	state := &ri.it.e.state
+	state.RLock()
+	defer state.RUnlock()
+	end := r.Offset + r.Size
+	for _, oid := range ri.oids[1:] {
+		next, ok := ri.it.recordLocked(oid, ri.tid)
+		if !ok || next.Deleted() {
+			continue
+		}
+		if next.Object != r.Object || next.Offset != end || next.Offset+next.Size-r.Offset > readAhead {
+			break
+		}
+		end += next.Size
+	}
+	return end
+}
+
+// read returns the data of a record, and reads ahead.
 func (ri *recordIterator) read(ctx context.Context, name string, r index.Revision, oid zodb.Oid) ([]byte, error) {
 	e := ri.it.e
 	if data, ok := e.cache.Cached(cache.Key{Name: name, Offset: r.Offset}); ok {
 		return data, nil
 	}
-	inside := func() bool {
-		return ri.window != nil && ri.object == r.Object && r.Offset >= ri.offset &&
-			r.Offset+r.Size <= ri.offset+uint32(len(ri.window))
-	}
-	if !inside() {
-		if end := ri.ahead(r); end > r.Offset+r.Size {
-			window, err := e.bucket.GetRange(ctx, name, int64(r.Offset), int64(end-r.Offset))
+	raw := ri.window.Load().at(r)
+	if raw == nil {
+		if end := ri.end(r); end > r.Offset+r.Size {
+			data, err := e.bucket.GetRange(ctx, name, int64(r.Offset), int64(end-r.Offset))
 			if err == nil {
-				ri.object, ri.offset, ri.window = r.Object, r.Offset, window
+				w := &window{object: r.Object, offset: r.Offset, data: data}
+				e.windows.give(ri, w)
+				raw = w.at(r)
 			}
 		}
 	}
-	if inside() {
+	if raw != nil {
 		span := txlog.Span{Offset: r.Offset, Size: r.Size}
-		if data, err := txlog.DecodeRecord(name, span, ri.window[r.Offset-ri.offset:][:r.Size], oid); err == nil {
+		if data, err := txlog.DecodeRecord(name, span, raw, oid); err == nil {
 			return data, nil
 		}
 	}
@@ -151,24 +212,4 @@ func (ri *recordIterator) read(ctx context.Context, name string, r index.Revisio
 		return nil, fmt.Errorf("reading object %s of transaction %s: %w", oid, ri.tid, err)
 	}
 	return data, nil
-}
-
-// ahead returns where the records end that lie behind r, the next one, without
-// a gap.
-func (ri *recordIterator) ahead(r index.Revision) (end uint32) {
-	e := ri.it.e
-	end = r.Offset + r.Size
-	e.state.RLock()
-	defer e.state.RUnlock()
-	for _, oid := range ri.oids[1:] {
-		r2, ok := ri.it.recordLocked(oid, ri.tid)
-		if !ok || r2.Deleted() {
-			continue
-		}
-		if r2.Object != r.Object || r2.Offset != end || r2.Offset+r2.Size-r.Offset > readAhead {
-			break
-		}
-		end += r2.Size
-	}
-	return end
 }

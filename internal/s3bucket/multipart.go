@@ -143,11 +143,20 @@ func (m *multipart) stands(ctx context.Context) bool {
 	return err == nil && aws.ToInt64(out.ContentLength) == m.size && out.Metadata[uploadKey] == m.mark
 }
 
+// aborts is how often an upload is aborted: a part that was on its way may be
+// stored after the first time (Amazon S3, AbortMultipartUpload).
+const aborts = 4
+
 // abort removes the parts, also if ctx is done. Where it fails, CleanUp has to.
 func (m *multipart) abort(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTime)
 	defer cancel()
-	_ = m.b.abortUpload(ctx, m.key, m.id)
+	for n := 1; ; n++ {
+		_ = m.b.abortUpload(ctx, m.key, m.id)
+		if n == aborts || bucket.Sleep(ctx, bucket.Backoff(n+1)) != nil {
+			return
+		}
+	}
 }
 
 func (b *Bucket) abortUpload(ctx context.Context, key, id *string) error {

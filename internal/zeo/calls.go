@@ -154,9 +154,9 @@ func (c *conn) register(k *call) (any, error) {
 	c.name, c.readOnly, c.news = name, readOnly, c.srv.news[name]
 	c.cached, _ = storage.(zodb.CachedLoader)
 	c.frames.Max = c.srv.opts.MaxFrame
-	c.registered.Store(&name)
 
 	c.out.hold()
+	c.registered.Store(&name) // others may send info from now on
 	tid := storage.Subscribe(c)
 	c.storage = storage
 	var frame []byte

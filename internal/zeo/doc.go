@@ -9,10 +9,10 @@
 //	+------+----------------+
 //
 // A frame carries one message. Only those that carry a record are long: as long
-// as the pickle of its object. A blob comes and goes in chunks of 59,000 bytes. A transaction of any size is a sequence of
-// such frames. FrameReader refuses a longer frame than its limit before it
-// reserves anything, and reserves memory for a long frame only as its bytes
-// arrive.
+// as the pickle of its object. A blob comes and goes in chunks of 59,000 bytes.
+// A transaction of any size is a sequence of such frames. FrameReader refuses a
+// longer frame than its limit before it reserves anything, and reserves memory
+// for a long frame only as its bytes arrive.
 //
 // # Handshake
 //

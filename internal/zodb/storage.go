@@ -102,7 +102,8 @@ type Storage interface {
 	// later, and every object that could not be reached from the root then
 	// and is not referred to by a later revision. What was dropped can be read
 	// until the storage's grace period is over. It returns when this is
-	// durable; an error says whether anything may have been dropped.
+	// durable. After an error nothing was dropped, unless the error says that
+	// this will be known later.
 	Pack(ctx context.Context, tid Tid) error
 
 	// Invalidations returns the oids changed by transactions after tid, each

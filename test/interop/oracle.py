@@ -257,7 +257,7 @@ class Run:
             return named <= set(theirs[1])
         if operation["op"] in ("commit", "race"):
             return self.are_both_reasons(operation.get("second", operation), ours, theirs)
-        if operation["op"] in ("leave", "return"):
+        if operation["op"] in ("leave", "return") and isinstance(ours, dict) and isinstance(theirs, dict):
             silent = set().union(*self.silent.values(), ())
             return all(answer == theirs[oid] or oid in silent and answer == self.truth(oid)
                        for oid, answer in ours.items())

@@ -276,8 +276,9 @@ class Side:
 
     def _leave(self, operation, mark):
         """A client with a cache in a file goes, after it has read a little."""
-        storage = self.away or self._open("away", client="away", var=str(self.directory))[0]
-        self.away = None
+        storage, self.away = self.away, None
+        if storage is None:  # an empty one is false
+            storage, _ = self._open("away", client="away", var=str(self.directory))
         answers = self._loads(storage, operation["reads"])
         storage.close()
         return answers
