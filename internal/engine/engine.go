@@ -241,7 +241,7 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	start := opts.Now()
 	e.log, err = txlog.Open(ctx, b, f, (*logObserver)(e), txlog.Options{Config: opts.Log, Node: opts.Node, Logger: opts.Logger})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, e.disk.Close())
 	}
 	e.seq.last, e.seq.packs = e.state.last, e.state.packs
 	e.oids.next = max(1, e.state.oidMark) // 0 is the root's

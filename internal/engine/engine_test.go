@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"s3storage/internal/bucket"
@@ -175,6 +177,28 @@ func TestDatabaseIsFoundAgain(t *testing.T) {
 	if tid := commit(t, e, stored{7, last, "more"}); tid <= last {
 		t.Errorf("tid %s after %s", tid, last)
 	}
+}
+
+func TestAnEngineThatCannotOpenLetsGoOfItsDiskCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // the retries wait
+		b := bucket.NewMemory()
+		f, err := txlog.Create(t.Context(), b, "test", time.Now())
+		if err == nil {
+			err = b.Put(t.Context(), txlog.Name(0, 1), []byte("no log object"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		opts := Options{Node: t.Name(), Creator: "test", Logger: slog.New(slog.DiscardHandler), CacheDir: t.TempDir(), CacheSize: 1 << 20}
+		if _, err := Open(t.Context(), b, opts); !errors.Is(err, zodb.ErrCorrupt) {
+			t.Fatal(err)
+		}
+		disk, err := cache.OpenDisk(filepath.Join(opts.CacheDir, f.Database.String()), opts.CacheSize, f.Database, opts.Logger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk.Close()
+	})
 }
 
 func TestOidThatAClientChoseIsNotGivenOut(t *testing.T) {

@@ -64,7 +64,9 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 		}
 	}
 	defer func() {
-		release()
+		if !written || err == nil { // else its lists may be needed yet
+			release()
+		}
 		e.seq.Lock()
 		e.seq.late = nil
 		e.seq.Unlock()
@@ -95,8 +97,8 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written b
 			return 0, false, err
 		}
 		if ok {
-			// Never given up: it is in the log, or will be unless the lead is lost.
-			err := e.await(context.WithoutCancel(ctx), func() bool { return e.state.packs >= packs })
+			// It is in the log, or will be unless the lead is lost.
+			err := e.await(ctx, func() bool { return e.state.packs >= packs })
 			return len(entry.Dropped), true, err
 		}
 		if err := bucket.Sleep(ctx, 10*time.Millisecond); err != nil {

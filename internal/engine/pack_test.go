@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -346,6 +347,49 @@ func TestAPackThatIsEndedBeforeItHasLookedAtAllDropsNothing(t *testing.T) {
 		t.Error(err)
 	}
 	load(t, e, 1)
+}
+
+// held is a bucket that takes no log objects for a while.
+type held struct {
+	bucket.Bucket
+	on      atomic.Bool
+	arrived chan struct{} // has one for each that waits
+	free    chan struct{}
+}
+
+func (b *held) PutIfAbsent(ctx context.Context, name string, data []byte) error {
+	if b.on.Load() {
+		b.arrived <- struct{}{}
+		<-b.free
+	}
+	return b.Bucket.PutIfAbsent(ctx, name, data)
+}
+
+func TestAPackThatIsEndedOnItsWayIntoTheLogKeepsItsLists(t *testing.T) {
+	b := &held{Bucket: bucket.NewMemory(), arrived: make(chan struct{}, 100), free: make(chan struct{})}
+	e := openEngine(t, b)
+	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("garbage")})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	packed := make(chan error, 1)
+	b.on.Store(true)
+	go func() { packed <- e.Pack(ctx, t1) }()
+	<-b.arrived
+	cancel()
+	if err := <-packed; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "when the database is opened again") {
+		t.Error(err)
+	}
+	for _, name := range names(t, b, txlog.ListPrefix) {
+		if !e.uploads.has(name) {
+			t.Errorf("a sweep may delete %s", name)
+		}
+	}
+	b.on.Store(false)
+	close(b.free)
+	closeEngine(t, e)
+	if n := openEngine(t, b).Info().Objects; n != 1 {
+		t.Errorf("%d objects", n)
+	}
 }
 
 func TestUndoThatWasVotedKeepsWhatItSharesFromAPack(t *testing.T) {

@@ -117,10 +117,7 @@ func (t *transaction) shareOnce(ctx context.Context) (u *undo, packs int, err er
 	e := t.e
 	e.seq.Lock()
 	packs = e.seq.packs
-	last := zodb.NoTid
-	for _, p := range e.seq.pending {
-		last = max(last, p.serial)
-	}
+	last := e.seq.last
 	e.seq.Unlock()
 	if err := e.await(ctx, func() bool { return e.state.last >= last && e.state.packs >= packs }); err != nil {
 		return nil, packs, err
@@ -133,7 +130,7 @@ func (t *transaction) shareOnce(ctx context.Context) (u *undo, packs int, err er
 		}
 	}
 	t.gone = make(map[zodb.Oid]bool)
-	u = &undo{t: t, made: make(map[zodb.Oid]int)}
+	u = &undo{t: t, made: make(map[zodb.Oid]int), stuck: make(map[zodb.Oid]bool)}
 	for _, tid := range t.undos {
 		if err := u.transaction(ctx, tid); err != nil {
 			return nil, packs, err
@@ -215,6 +212,7 @@ type undo struct {
 	made      map[zodb.Oid]int // the records that undo has made, as places in t.txn.Records
 	conflicts []zodb.Conflict
 	failed    []zodb.ObjectUndoError
+	stuck     map[zodb.Oid]bool // the objects of conflicts and failed
 }
 
 func (u *undo) transaction(ctx context.Context, tid zodb.Tid) error {
@@ -225,8 +223,8 @@ func (u *undo) transaction(ctx context.Context, tid zodb.Tid) error {
 	}
 	for _, oid := range oids {
 		_, stored := u.t.place[oid]
-		if stored && u.t.told[oid] || slices.ContainsFunc(u.conflicts, func(c zodb.Conflict) bool { return c.Oid == oid }) {
-			continue // merged by the client, or soon to be
+		if stored && u.t.told[oid] || u.stuck[oid] {
+			continue // merged by the client, or soon to be, or in vain
 		}
 		if err := u.object(ctx, oid, tid); err != nil {
 			return err
@@ -251,9 +249,7 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 		before = &all[at-1]
 	}
 	fail := func(reason string) error {
-		if slices.ContainsFunc(u.failed, func(f zodb.ObjectUndoError) bool { return f.Oid == oid }) {
-			return nil
-		}
+		u.stuck[oid] = true
 		u.failed = append(u.failed, zodb.ObjectUndoError{Oid: oid, Reason: reason})
 		return nil
 	}
@@ -301,6 +297,7 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 		}
 		data, err := e.data(ctx, oid, all[first-1])
 		if err == nil {
+			u.stuck[oid] = true
 			u.conflicts = append(u.conflicts, zodb.Conflict{Oid: oid, Committed: current.Serial, Read: all[last].Serial, Data: data})
 		}
 		return err

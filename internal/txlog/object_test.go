@@ -301,6 +301,20 @@ func TestHoleInTheLogIsNamed(t *testing.T) {
 	}
 }
 
+func TestAHoleIsSeenAlsoWhereTheListOfALaterPackIsMissing(t *testing.T) {
+	b := bucket.NewMemory()
+	f := &Format{Database: DatabaseID{1}}
+	logOf(t, b, f.Database, 0) // slot 1; slot 2 is the hole
+	o := &Object{Header: Header{Database: f.Database, Epoch: 1, Slot: 3, Settled: 2}, Entries: []Entry{{Pack: &Pack{Lists: []ListID{{1}}}}}}
+	if err := b.Put(t.Context(), o.Name(), o.encode()); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Walk(t.Context(), b, f, func(*Object) error { return nil })
+	if !errors.Is(err, zodb.ErrCorrupt) || !strings.Contains(fmt.Sprint(err), Name(1, 2)) {
+		t.Error(err)
+	}
+}
+
 func TestObjectsLeftBehindByADeadLeaderAreNotPartOfTheLog(t *testing.T) {
 	b := bucket.NewMemory()
 	f := &Format{Database: DatabaseID{1}}

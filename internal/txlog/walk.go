@@ -108,6 +108,9 @@ func walk(ctx context.Context, b bucket.Bucket, db DatabaseID, p *Position, earl
 			return nil
 		}
 		if err == nil {
+			err = o.readLists(ctx, b)
+		}
+		if err == nil {
 			err = p.advance(db, o)
 		}
 		if err != nil {
@@ -242,8 +245,8 @@ func witness(ctx context.Context, b bucket.Bucket, p Position, early bool) (show
 	return shown, context.Cause(ctx)
 }
 
-// readObject reads a log object, several times if it is damaged: it may have
-// been only on the way here.
+// readObject reads a log object, less the lists of its packs. It does so several
+// times if it is damaged: it may have been only on the way here.
 func readObject(ctx context.Context, b bucket.Bucket, name string) (o *Object, err error) {
 	err = bucket.Rereading(ctx, func() error {
 		data, err := b.Get(ctx, name, MaxObjectSize)
@@ -253,17 +256,19 @@ func readObject(ctx context.Context, b bucket.Bucket, name string) (o *Object, e
 		o, err = Decode(name, data)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
+	return o, err
+}
+
+// readLists reads what the packs in the object drop.
+func (o *Object) readLists(ctx context.Context, b bucket.Bucket) error {
 	for _, e := range o.Entries {
 		if e.Pack != nil {
 			if err := e.Pack.read(ctx, b, o.Database); err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
+				return fmt.Errorf("%s: %w", o.Name(), err)
 			}
 		}
 	}
-	return o, nil
+	return nil
 }
 
 // Walk reads the log of a bucket that holds a database from its first object
