@@ -28,7 +28,7 @@ import (
 // whatever a server does.
 const (
 	blobChunk  = 59_000 // bytes, as the reference server sends them
-	maxStreams = 16     // blobs on their way to one client at a time
+	maxStreams = 4      // blobs on their way to one client at a time; each takes some 8 MiB
 	maxAsked   = 1000   // blobs that one client has asked for at a time
 	maxPartial = 1000   // blobs broken off that are remembered for one client
 )

@@ -77,6 +77,13 @@ func (c *conn) undoEntries(k *call, spec Dict) (any, error) {
 		if n == 0 {
 			return l, nil
 		}
+		// One at a time: they may be long.
+		select {
+		case c.undoing <- struct{}{}:
+			defer func() { <-c.undoing }()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 		infos, err := c.storage.UndoLog(ctx, first, n, match)
 		if err != nil {
 			return nil, err

@@ -41,6 +41,7 @@ type conn struct {
 	slots  chan struct{} // for reads of the storage
 
 	asked, streams chan struct{} // for blobs that are to be sent, and are being sent
+	undoing        chan struct{} // held by the undo log that is being read
 
 	// After the handshake.
 	enc         Encoding
@@ -81,6 +82,7 @@ func newConn(s *Server, nc net.Conn, a Access) *conn {
 
 		asked:   make(chan struct{}, maxAsked),
 		streams: make(chan struct{}, maxStreams),
+		undoing: make(chan struct{}, 1),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.out = newOutbox(nc, s.opts.MaxInvalidations, c.cancel)

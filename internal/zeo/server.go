@@ -52,7 +52,8 @@ type Options struct {
 // may wait has goroutines of its own: each vote, each blob that was asked for, and
 // up to maxTasks reads of the storage, beyond which the connection is not read
 // from until one is done. A blob that arrives is written by the one that reads.
-// Nothing that one client does, or fails to do, holds up another.
+// Nothing that one client does, or fails to do, holds up another, but for locks,
+// and blobs of which too many wait for a slow bucket.
 type Server struct {
 	opts     Options
 	storages map[string]zodb.Storage
