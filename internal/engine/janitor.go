@@ -95,6 +95,9 @@ func (e *Engine) clean(ctx context.Context) {
 // the log names: those of packed revisions, and those that a crash has left
 // behind. For why it may, see the package comment.
 func (e *Engine) sweep(ctx context.Context) error {
+	if err := e.ReadOnly(); err != nil {
+		return err
+	}
 	if _, err := e.bucket.CleanUp(ctx, abandoned); err != nil {
 		return err
 	}
@@ -157,9 +160,6 @@ func (e *Engine) needed() map[string]struct{} {
 // proveLead writes an object to the log and waits until it is settled. Then
 // this node knows everything that was committed up to there.
 func (e *Engine) proveLead(ctx context.Context) error {
-	if err := e.ReadOnly(); err != nil {
-		return err
-	}
 	e.oids.mu.Lock()
 	e.oids.asked++
 	mark := e.oids.asked
