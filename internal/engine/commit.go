@@ -157,6 +157,9 @@ func (t *transaction) CheckCurrent(oid zodb.Oid, serial zodb.Tid) error {
 	if err := t.inPhase(begun); err != nil {
 		return err
 	}
+	if len(t.checks) == t.e.opts.MaxRecords {
+		return fmt.Errorf("the transaction relies on more than %d objects: split it into several", t.e.opts.MaxRecords)
+	}
 	t.checks[oid] = serial
 	return nil
 }

@@ -37,7 +37,6 @@ func (e *Engine) Pack(ctx context.Context, tid zodb.Tid) error {
 		log.Info("nothing to pack: the database was packed to a later time", "packed", packed.Time().Format(time.RFC3339))
 		return nil
 	}
-	log.Info("packing", "collect garbage", !e.opts.NoPackGC)
 	dropped, written, err := e.pack(ctx, tid)
 	if err != nil {
 		outcome := "nothing was dropped"

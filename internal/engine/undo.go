@@ -76,11 +76,18 @@ func (t *transaction) Undo(undone zodb.Tid) error {
 	if err := t.inPhase(begun); err != nil {
 		return err
 	}
-	if !slices.Contains(t.undos, undone) {
-		t.undos = append(t.undos, undone)
+	if slices.Contains(t.undos, undone) {
+		return nil
 	}
+	if len(t.undos) == maxUndos {
+		return &zodb.UndoError{Reason: fmt.Sprintf("one transaction undoes %d others at most: undo in several steps", maxUndos)}
+	}
+	t.undos = append(t.undos, undone)
 	return nil
 }
+
+// maxUndos is how many transactions one transaction can undo.
+const maxUndos = 1000
 
 // share adds the records that undo makes to the transaction, and has restored
 // ones share the data of their sources. The caller holds the locks.

@@ -42,23 +42,14 @@ func (p *packs) run(f func(ctx context.Context)) bool {
 	return true
 }
 
-// stop ends all packs, and waits until they have, or ctx is done. What they did
-// so far is lost, and no harm is done. A storage that has a pack in its log
-// already ends it at last when it is closed itself.
-func (p *packs) stop(ctx context.Context) {
+// stop ends all packs, and waits until they have. What they did so far is lost,
+// and no harm is done.
+func (p *packs) stop() {
 	p.mu.Lock()
 	p.mu.stopped = true
 	p.mu.Unlock()
 	p.cancel()
-	ended := make(chan struct{})
-	go func() {
-		p.wg.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-	case <-ctx.Done():
-	}
+	p.wg.Wait()
 }
 
 // pack(time, wait=True) -> None. Read-only clients may do it too.

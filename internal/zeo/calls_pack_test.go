@@ -108,30 +108,3 @@ func TestAPackBelongsToTheServer(t *testing.T) {
 	}
 	s.logged.waitFor(t, "context canceled")
 }
-
-// stubbornStorage does not give up a pack.
-type stubbornStorage struct{ packStorage }
-
-func (s stubbornStorage) Pack(ctx context.Context, tid zodb.Tid) error {
-	return s.packStorage.Pack(context.WithoutCancel(ctx), tid)
-}
-
-func TestShutdownDoesNotWaitForAPackLongerThanItMay(t *testing.T) {
-	storage := stubbornStorage{packStorage{newMemory(), make(chan struct{}), make(chan struct{})}}
-	s := serve(t, storage, Options{})
-	p := s.client(Z5)
-	p.ask("pack", 1e9, true)
-	<-storage.begun
-	ctx, cancel := context.WithCancel(t.Context())
-	down := make(chan struct{})
-	go func() {
-		defer close(down)
-		s.Shutdown(ctx)
-	}()
-	eventually(t, "it shuts down", func() bool { return s.isClosed() })
-	cancel()
-	<-down
-	p.wantClosed()
-	close(storage.release) // as if the storage were closed
-	s.packs.wg.Wait()
-}

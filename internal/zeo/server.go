@@ -195,7 +195,6 @@ func (s *Server) refusedLocked(nc net.Conn) {
 // Shutdown stops taking connections, ends packs, and closes connections that hold
 // no voted transaction and are sent no blob. The others may go on with these
 // until ctx is done. It returns ctx's error if any connection had to be cut off.
-// A pack that its storage does not give up goes on until the storage is closed.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.mu.closed = true
@@ -207,7 +206,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		conns = append(conns, c)
 	}
 	s.mu.Unlock()
-	s.packs.stop(ctx)
+	s.packs.stop()
 	for _, c := range conns {
 		c.drain()
 	}
