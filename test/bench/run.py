@@ -196,7 +196,7 @@ def compare(options):
             series = side["figures"]["commits" if workload == "commit" else "loads"]
             cells += [f"{series['per_second']:.0f}/s", ms(series["p50_ms"])]
             if "commits_beside" in side["figures"]:
-                beside.append(f"{side["figures"]["commits_beside"]["per_second"]:.0f}/s")
+                beside.append(f"{side['figures']['commits_beside']['per_second']:.0f}/s")
         ratio = r["ratio"]
         print(f"| {name} | {' | '.join(cells)} | **{ratio['median']:.2f}** "
               f"| {ratio['min']:.2f} to {ratio['max']:.2f} | {goal} |", flush=True)
