@@ -64,31 +64,18 @@ func (c *conn) storeBlobEnd(k *call) (any, error) {
 		return nil, violation("storeBlobEnd was called without storeBlobStart")
 	}
 	defer c.dropUpload()
-	oid, err := k.oid()
-	if err != nil {
-		return nil, err
-	}
-	serial, err := k.serial(1)
-	if err != nil {
-		return nil, err
-	}
-	t, err := c.writable(k, 3)
-	if err != nil || t.broken != nil {
-		return nil, err
-	}
-	data, err := k.ownData(2)
-	if err == nil {
-		err = c.upload.err
-	}
-	if err == nil {
+	return c.change(k, 3, func(t *txn, oid zodb.Oid, serial zodb.Tid) error {
+		data, err := k.ownData(2)
+		if err == nil {
+			err = c.upload.err
+		}
+		if err != nil {
+			return err
+		}
 		blob := c.upload.blob
 		c.upload = nil
-		err = t.inner.StoreBlob(oid, serial, data, blob)
-	}
-	if err != nil {
-		t.spoil(err)
-	}
-	return nil, nil
+		return t.inner.StoreBlob(oid, serial, data, blob)
+	})
 }
 
 // storeBlobShared(oid, serial, data, file name, id) comes from clients that look

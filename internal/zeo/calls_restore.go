@@ -1,25 +1,16 @@
 package zeo
 
-import "fmt"
+import (
+	"fmt"
+
+	"s3storage/internal/zodb"
+)
 
 // deleteObject(oid, serial, id)
 func (c *conn) deleteObject(k *call) (any, error) {
-	oid, err := k.oid()
-	if err != nil {
-		return nil, err
-	}
-	serial, err := k.serial(1)
-	if err != nil {
-		return nil, err
-	}
-	t, err := c.writable(k, 2)
-	if err != nil || t.broken != nil {
-		return nil, err
-	}
-	if err := t.inner.Delete(oid, serial); err != nil {
-		t.spoil(err)
-	}
-	return nil, nil
+	return c.change(k, 2, func(t *txn, oid zodb.Oid, serial zodb.Tid) error {
+		return t.inner.Delete(oid, serial)
+	})
 }
 
 // restorea(oid, tid, data or None, source tid or None, id), where tid is the one

@@ -141,8 +141,10 @@ func (c *conn) tpcBegin(k *call) (any, error) {
 	return nil, nil
 }
 
-// storea(oid, serial or None, data, id)
-func (c *conn) storea(k *call) (any, error) {
+// change makes one change of an object: the first arguments of the call are the
+// oid and the serial or None, the i-th names the transaction. What f refuses
+// makes the vote fail.
+func (c *conn) change(k *call, i int, f func(t *txn, oid zodb.Oid, serial zodb.Tid) error) (any, error) {
 	oid, err := k.oid()
 	if err != nil {
 		return nil, err
@@ -151,38 +153,32 @@ func (c *conn) storea(k *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := c.writable(k, 3)
+	t, err := c.writable(k, i)
 	if err != nil || t.broken != nil {
 		return nil, err
 	}
-	data, err := k.ownData(2)
-	if err == nil {
-		err = t.inner.Store(oid, serial, data)
-	}
-	if err != nil {
+	if err := f(t, oid, serial); err != nil {
 		t.spoil(err)
 	}
 	return nil, nil
 }
 
+// storea(oid, serial or None, data, id)
+func (c *conn) storea(k *call) (any, error) {
+	return c.change(k, 3, func(t *txn, oid zodb.Oid, serial zodb.Tid) error {
+		data, err := k.ownData(2)
+		if err != nil {
+			return err
+		}
+		return t.inner.Store(oid, serial, data)
+	})
+}
+
 // checkCurrentSerialInTransaction(oid, serial, id)
 func (c *conn) checkCurrent(k *call) (any, error) {
-	oid, err := k.oid()
-	if err != nil {
-		return nil, err
-	}
-	serial, err := k.serial(1)
-	if err != nil {
-		return nil, err
-	}
-	t, err := c.writable(k, 2)
-	if err != nil || t.broken != nil {
-		return nil, err
-	}
-	if err := t.inner.CheckCurrent(oid, serial); err != nil {
-		t.spoil(err)
-	}
-	return nil, nil
+	return c.change(k, 2, func(t *txn, oid zodb.Oid, serial zodb.Tid) error {
+		return t.inner.CheckCurrent(oid, serial)
+	})
 }
 
 // maxVotes is how often a stock client votes for one transaction. If there are
