@@ -17,6 +17,7 @@
 //	internal/blob                  the bytes of blobs: upload as a stream, read as one, checked
 //	internal/index                 from oid and tid to the place of a record
 //	internal/cache                 what was read from a bucket, in memory and on local disk, bounded
+//	internal/fileformat            what all files in a bucket have in common
 //	internal/s3bucket              a bucket in S3; the only package that knows an SDK
 //	internal/bucket                what a bucket is, one in memory, one in a directory, the probe, decorators
 //	internal/pydata                which objects a data record refers to

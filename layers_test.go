@@ -39,10 +39,11 @@ var layers = []layer{
 	{dir: "internal/bucket", tests: "pgregory.net/rapid"},
 	{dir: "internal/s3bucket", imports: "internal/bucket",
 		modules: "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go golang.org/x/sync"},
+	{dir: "internal/fileformat", imports: "internal/zodb", tests: "pgregory.net/rapid"},
 	{dir: "internal/cache", modules: "github.com/maypok86/otter/v2"},
 	{dir: "internal/index", imports: "internal/zodb", tests: "pgregory.net/rapid"},
 	{dir: "internal/blob", imports: "internal/zodb internal/bucket internal/cache"},
-	{dir: "internal/txlog", imports: "internal/zodb internal/bucket internal/blob", modules: "golang.org/x/sync"},
+	{dir: "internal/txlog", imports: "internal/zodb internal/fileformat internal/bucket internal/blob", modules: "golang.org/x/sync"},
 	{dir: "internal/engine", imports: "internal/zodb internal/pydata internal/bucket internal/cache internal/index internal/blob internal/txlog",
 		modules: "golang.org/x/sync"},
 	// The protocol knows storages by their interface, so that it can be tested

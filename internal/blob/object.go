@@ -24,6 +24,12 @@ func (id ID) String() string { return hex.EncodeToString(id[:]) }
 // Name returns the name of the object in the bucket.
 func (id ID) Name() string { return Prefix + id.String() }
 
+// A Ref names the object in which the bytes of a blob are.
+type Ref struct {
+	ID   ID
+	Size int64 // bytes of the blob
+}
+
 // Prefix is what the names of all blob objects start with.
 const Prefix = "blob/"
 

@@ -131,7 +131,7 @@ func (u *upload) finished(ctx context.Context) error {
 }
 
 // ref is how the log names the blob, once it stands.
-func (u *upload) ref() *txlog.BlobRef { return &txlog.BlobRef{ID: u.out.ID(), Size: u.size} }
+func (u *upload) ref() *blob.Ref { return &blob.Ref{ID: u.out.ID(), Size: u.size} }
 
 // StoreBlob implements zodb.Transaction.
 func (t *transaction) StoreBlob(oid zodb.Oid, serial zodb.Tid, data []byte, b zodb.BlobUpload) error {

@@ -188,7 +188,7 @@ type retirement struct {
 // An extra is what few revisions have.
 type extra struct {
 	source zodb.Tid       // of the revision whose data it shares, or NoTid
-	blob   *txlog.BlobRef // or nil
+	blob   *blob.Ref // or nil
 }
 
 var (

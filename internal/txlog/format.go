@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/fileformat"
 )
 
 // FormatName is the name of the object that says what a bucket holds.
@@ -29,7 +30,7 @@ type Format struct {
 }
 
 func (f *Format) encode() []byte {
-	b := appendStart(nil, formatMagic, len(f.Creator))
+	b := fileformat.AppendStart(nil, formatMagic, formatVersion, len(f.Creator))
 	b = append(b, f.Database[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(f.Created.Unix()))
 	b = append(b, f.Creator...)
@@ -39,14 +40,14 @@ func (f *Format) encode() []byte {
 
 // DecodeFormat reads the format object.
 func DecodeFormat(b []byte) (*Format, error) {
-	r, err := open(FormatName, b, formatMagic, formatFixedSize)
+	r, count, _, err := fileformat.Open(FormatName, b, formatMagic, formatVersion, formatFixedSize)
 	if err != nil {
 		return nil, err
 	}
-	f := &Format{Database: r.id()}
-	f.Created = time.Unix(int64(r.uint64()), 0).UTC()
-	f.Creator = string(r.bytes(uint32(r.count)))
-	return f, r.end()
+	f := &Format{Database: r.ID()}
+	f.Created = time.Unix(int64(r.Uint64()), 0).UTC()
+	f.Creator = string(r.Bytes(uint32(count)))
+	return f, r.End()
 }
 
 // ErrNoDatabase says that a bucket holds no database.

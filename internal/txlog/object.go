@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"s3storage/internal/fileformat"
 	"s3storage/internal/zodb"
 )
 
@@ -124,7 +125,7 @@ func (o *Object) encode() []byte {
 		size += entryHeaderSize + e.size()
 	}
 	b := make([]byte, 0, size)
-	b = appendStart(b, logMagic, len(o.Entries))
+	b = fileformat.AppendStart(b, logMagic, formatVersion, len(o.Entries))
 	b = append(b, o.Database[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Epoch))
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Slot))
@@ -141,7 +142,7 @@ func (o *Object) encode() []byte {
 		switch {
 		case e.Seal != nil:
 			b = binary.BigEndian.AppendUint64(b, uint64(e.Seal.Next))
-			b = appendBytes32(b, []byte(e.Seal.By))
+			b = fileformat.AppendBytes(b, []byte(e.Seal.By))
 		case e.Pack != nil:
 			b = e.Pack.append(b)
 		default:
@@ -178,55 +179,55 @@ func (e Entry) size() int {
 // transactions share memory with b. Errors wrap zodb.ErrCorrupt, or
 // zodb.ErrNewerFormat.
 func Decode(name string, b []byte) (*Object, error) {
-	r, err := open(name, b, logMagic, headerSize)
+	in, n, sum, err := fileformat.Open(name, b, logMagic, formatVersion, headerSize)
 	if err != nil {
 		return nil, err
 	}
-	o := &Object{Hash: r.hash, Size: int64(len(b))}
+	r := reader{in}
+	o := &Object{Hash: sum, Size: int64(len(b))}
 	o.Header = r.header()
-	n := r.count
-	if n > len(r.b)/entryHeaderSize {
-		return nil, r.corrupt("%d entries cannot fit into %d bytes", n, len(b))
+	if n > len(r.Rest())/entryHeaderSize {
+		return nil, r.Corrupt("%d entries cannot fit into %d bytes", n, len(b))
 	}
 	o.Entries = make([]Entry, 0, n)
 	last := zodb.NoTid
 	for range n {
-		kind := r.byte()
-		r.zero(3)
-		body := r.sub(r.uint32())
-		if r.err != nil {
-			return nil, r.err
+		kind := r.Byte()
+		r.Zero(3)
+		body := reader{r.Sub(r.Uint32())}
+		if r.Err() != nil {
+			return nil, r.Err()
 		}
 		var e Entry
 		switch kind {
 		case entryTransaction:
 			if e.Txn, err = body.transaction(); err == nil && e.Txn.Tid <= last {
-				err = body.corrupt("tid %s does not lie above %s", e.Txn.Tid, last)
+				err = body.Corrupt("tid %s does not lie above %s", e.Txn.Tid, last)
 			}
 			if err == nil {
 				last = e.Txn.Tid
 			}
 		case entrySeal:
-			e.Seal = &Seal{Next: Epoch(body.uint64()), By: string(body.bytes(body.uint32()))}
-			err = body.end()
+			e.Seal = &Seal{Next: Epoch(body.Uint64()), By: string(body.Bytes(body.Uint32()))}
+			err = body.End()
 		case entryPack:
 			e.Pack, err = body.pack()
 		default:
-			err = body.corrupt("unknown kind of entry %d", kind)
+			err = body.Corrupt("unknown kind of entry %d", kind)
 		}
 		if err != nil {
 			return nil, err
 		}
 		o.Entries = append(o.Entries, e)
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return nil, err
 	}
 	switch {
 	case o.Seal() == nil && hasSeal(o.Entries):
-		return nil, r.corrupt("a seal beside other entries")
+		return nil, r.Corrupt("a seal beside other entries")
 	case last != zodb.NoTid && o.LastTid != last:
-		return nil, r.corrupt("last tid is given as %s, but is %s", o.LastTid, last)
+		return nil, r.Corrupt("last tid is given as %s, but is %s", o.LastTid, last)
 	}
 	return o, nil
 }

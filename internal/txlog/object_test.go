@@ -26,10 +26,10 @@ func sampleTxn(tid zodb.Tid) *Transaction {
 			{Oid: 2, Kind: RecordDeletion},
 			{Oid: 3, Kind: RecordPayload, Size: 100, Span: Span{Offset: 48, Size: 128}},
 			{Oid: 4, Kind: RecordData, Data: []byte{}, Size: 0},
-			{Oid: 5, Prev: 6, Kind: RecordData, Data: []byte("a blob"), Size: 6, Blob: &BlobRef{ID: blob.ID{4, 5}, Size: 1 << 40}},
+			{Oid: 5, Prev: 6, Kind: RecordData, Data: []byte("a blob"), Size: 6, Blob: &blob.Ref{ID: blob.ID{4, 5}, Size: 1 << 40}},
 			{Oid: 6, Prev: 7, Kind: RecordShared, Source: 3, Size: 200},
-			{Oid: 7, Prev: 8, Kind: RecordShared, Source: 5, Size: 6, Blob: &BlobRef{ID: blob.ID{6}, Size: 0}},
-			{Oid: 8, Kind: RecordPayload, Size: 90, Span: Span{Offset: 300, Size: 118}, Blob: &BlobRef{ID: blob.ID{7}, Size: 1}},
+			{Oid: 7, Prev: 8, Kind: RecordShared, Source: 5, Size: 6, Blob: &blob.Ref{ID: blob.ID{6}, Size: 0}},
+			{Oid: 8, Kind: RecordPayload, Size: 90, Span: Span{Offset: 300, Size: 118}, Blob: &blob.Ref{ID: blob.ID{7}, Size: 1}},
 		},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/fileformat"
 	"s3storage/internal/zodb"
 )
 
@@ -62,19 +63,19 @@ func (p *Pack) append(b []byte) []byte {
 }
 
 // pack reads a pack, but for what the lists say.
-func (r *reader) pack() (*Pack, error) {
-	p := &Pack{Tid: zodb.Tid(r.uint64()), At: time.Unix(int64(r.uint64()), 0).UTC()}
-	lists := r.uint32()
+func (r reader) pack() (*Pack, error) {
+	p := &Pack{Tid: zodb.Tid(r.Uint64()), At: time.Unix(int64(r.Uint64()), 0).UTC()}
+	lists := r.Uint32()
 	if lists > maxLists {
-		return nil, r.corrupt("a pack has %d lists", lists)
+		return nil, r.Corrupt("a pack has %d lists", lists)
 	}
 	for range lists {
-		p.Lists = append(p.Lists, r.id())
-		if r.err != nil {
-			return nil, r.err
+		p.Lists = append(p.Lists, r.ID())
+		if r.Err() != nil {
+			return nil, r.Err()
 		}
 	}
-	return p, r.end()
+	return p, r.End()
 }
 
 // NameLists chooses new names for the objects that list what the pack drops.
@@ -98,7 +99,7 @@ func (p *Pack) WriteLists(ctx context.Context, b bucket.Bucket, db DatabaseID) e
 
 func encodeList(db DatabaseID, id ListID, dropped []Dropped) []byte {
 	b := make([]byte, 0, listStartSize+len(dropped)*droppedSize+sha256.Size)
-	b = appendStart(b, packMagic, len(dropped))
+	b = fileformat.AppendStart(b, packMagic, formatVersion, len(dropped))
 	b = append(b, db[:]...)
 	b = append(b, id[:]...)
 	for _, d := range dropped {
@@ -111,21 +112,21 @@ func encodeList(db DatabaseID, id ListID, dropped []Dropped) []byte {
 
 // decodeList reads an object that lists dropped revisions.
 func decodeList(db DatabaseID, id ListID, b []byte) ([]Dropped, error) {
-	r, err := open(id.Name(), b, packMagic, listStartSize)
+	r, count, _, err := fileformat.Open(id.Name(), b, packMagic, formatVersion, listStartSize)
 	if err != nil {
 		return nil, err
 	}
-	if gotDB, gotID := DatabaseID(r.id()), ListID(r.id()); gotDB != db || gotID != id {
-		return nil, r.corrupt("it says that it is %s of database %s", gotID.Name(), gotDB)
+	if gotDB, gotID := DatabaseID(r.ID()), ListID(r.ID()); gotDB != db || gotID != id {
+		return nil, r.Corrupt("it says that it is %s of database %s", gotID.Name(), gotDB)
 	}
-	if len(r.b) != r.count*droppedSize {
-		return nil, r.corrupt("%d revisions do not fit into %d bytes", r.count, len(b))
+	if len(r.Rest()) != count*droppedSize {
+		return nil, r.Corrupt("%d revisions do not fit into %d bytes", count, len(b))
 	}
-	dropped := make([]Dropped, r.count)
+	dropped := make([]Dropped, count)
 	for i := range dropped {
-		dropped[i] = Dropped{zodb.Oid(r.uint64()), zodb.Tid(r.uint64())}
+		dropped[i] = Dropped{zodb.Oid(r.Uint64()), zodb.Tid(r.Uint64())}
 	}
-	return dropped, r.end()
+	return dropped, r.End()
 }
 
 // read reads what the pack drops.

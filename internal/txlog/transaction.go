@@ -6,9 +6,9 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash/crc32"
 
 	"s3storage/internal/blob"
+	"s3storage/internal/fileformat"
 	"s3storage/internal/zodb"
 )
 
@@ -41,17 +41,11 @@ type Record struct {
 	Kind RecordKind
 	Data []byte   // of kind RecordData; else nil
 	Size uint32   // bytes of the data, wherever it is
-	Blob *BlobRef // the blob that belongs to it, or nil
+	Blob *blob.Ref // the blob that belongs to it, or nil
 
 	Payload uint32   // for kind RecordPayload: index into Transaction.Payloads
 	Source  zodb.Tid // for kind RecordShared: serial of the revision whose data it shares
 	Span    Span     // of the record with its header, in the log object or there
-}
-
-// A BlobRef names the object in which the bytes of a blob are.
-type BlobRef struct {
-	ID   blob.ID
-	Size int64 // bytes of the blob
 }
 
 // A PayloadID names a payload object. It is random.
@@ -72,6 +66,7 @@ func (id PayloadID) Name() string { return PayloadPrefix + hex.EncodeToString(id
 const (
 	txnFixedSize     = 32
 	recordHeaderSize = 28
+	crcSize          = 4
 	payloadRefSize   = 12
 	sharedRefSize    = 8
 	blobRefSize      = 24
@@ -89,7 +84,7 @@ const (
 
 func (t *Transaction) headSize() int {
 	return txnFixedSize + len(t.Meta.User) + len(t.Meta.Description) + len(t.Meta.Extension) +
-		16*len(t.Payloads) + crc32.Size
+		16*len(t.Payloads) + crcSize
 }
 
 func (t *Transaction) size() int {
@@ -133,7 +128,7 @@ func (t *Transaction) append(b []byte) []byte {
 	for _, id := range t.Payloads {
 		b = append(b, id[:]...)
 	}
-	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+	b = binary.BigEndian.AppendUint32(b, fileformat.CRC(b[start:]))
 	for i := range t.Records {
 		b = t.Records[i].append(b)
 	}
@@ -151,7 +146,6 @@ func (r *Record) append(b []byte) []byte {
 	}
 	b = append(b, byte(r.Kind), flags, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, r.Size)
-	crc := crc32.Checksum(b[start:], castagnoli)
 	b = append(b, 0, 0, 0, 0) // the checksum's place
 	if r.Blob != nil {
 		b = append(b, r.Blob.ID[:]...)
@@ -166,8 +160,8 @@ func (r *Record) append(b []byte) []byte {
 	case RecordShared:
 		b = binary.BigEndian.AppendUint64(b, uint64(r.Source))
 	}
-	tail := b[start+recordHeaderSize:]
-	binary.BigEndian.PutUint32(b[start+recordHeaderSize-crc32.Size:], crc32.Update(crc, castagnoli, tail))
+	head, tail := b[start:start+recordHeaderSize-crcSize], b[start+recordHeaderSize:]
+	binary.BigEndian.PutUint32(b[start+len(head):], fileformat.CRC(head, tail))
 	if r.Kind != RecordPayload {
 		r.Span = Span{uint32(start), uint32(len(b) - start)}
 	}
@@ -175,40 +169,40 @@ func (r *Record) append(b []byte) []byte {
 }
 
 // head reads the head of a transaction and returns the number of records.
-func (r *reader) head() (*Transaction, int, error) {
-	start, all := r.at, r.b
-	t := &Transaction{Tid: zodb.Tid(r.uint64())}
-	t.Meta.Status = r.byte()
-	r.zero(3)
-	n := r.uint32()
-	user, description, extension, payloads := r.uint32(), r.uint32(), r.uint32(), r.uint32()
+func (r reader) head() (*Transaction, int, error) {
+	start, all := r.Offset(), r.Rest()
+	t := &Transaction{Tid: zodb.Tid(r.Uint64())}
+	t.Meta.Status = r.Byte()
+	r.Zero(3)
+	n := r.Uint32()
+	user, description, extension, payloads := r.Uint32(), r.Uint32(), r.Uint32(), r.Uint32()
 	if payloads > maxPayloads || user > MaxMeta || description > MaxMeta || extension > MaxMeta {
-		return nil, 0, r.corrupt("a transaction's head is larger than any may be")
+		return nil, 0, r.Corrupt("a transaction's head is larger than any may be")
 	}
-	t.Meta.User = r.bytes(user)
-	t.Meta.Description = r.bytes(description)
-	t.Meta.Extension = r.bytes(extension)
+	t.Meta.User = r.Bytes(user)
+	t.Meta.Description = r.Bytes(description)
+	t.Meta.Extension = r.Bytes(extension)
 	for range payloads {
-		t.Payloads = append(t.Payloads, r.id())
-		if r.err != nil {
-			return nil, 0, r.err
+		t.Payloads = append(t.Payloads, r.ID())
+		if r.Err() != nil {
+			return nil, 0, r.Err()
 		}
 	}
-	want := r.at - start
-	crc := r.uint32()
-	if r.err == nil && crc != crc32.Checksum(all[:want], castagnoli) {
-		return nil, 0, r.corrupt("the checksum of a transaction's head does not match")
+	want := r.Offset() - start
+	crc := r.Uint32()
+	if r.Err() == nil && crc != fileformat.CRC(all[:want]) {
+		return nil, 0, r.Corrupt("the checksum of a transaction's head does not match")
 	}
-	return t, int(n), r.err
+	return t, int(n), r.Err()
 }
 
-func (r *reader) transaction() (*Transaction, error) {
+func (r reader) transaction() (*Transaction, error) {
 	t, n, err := r.head()
 	if err != nil {
 		return nil, err
 	}
-	if n > len(r.b)/recordHeaderSize {
-		return nil, r.corrupt("%d records cannot fit into %d bytes", n, len(r.b))
+	if n > len(r.Rest())/recordHeaderSize {
+		return nil, r.Corrupt("%d records cannot fit into %d bytes", n, len(r.Rest()))
 	}
 	t.Records = make([]Record, n)
 	for i := range t.Records {
@@ -216,75 +210,74 @@ func (r *reader) transaction() (*Transaction, error) {
 			return nil, err
 		}
 		if rec := &t.Records[i]; rec.Kind == RecordPayload && int(rec.Payload) >= len(t.Payloads) {
-			return nil, r.corrupt("a record lies in payload object %d of %d", rec.Payload, len(t.Payloads))
+			return nil, r.Corrupt("a record lies in payload object %d of %d", rec.Payload, len(t.Payloads))
 		}
 	}
-	return t, r.end()
+	return t, r.End()
 }
 
-func (r *reader) record() (rec Record, err error) {
-	start, all := r.at, r.b
-	rec.Oid = zodb.Oid(r.uint64())
-	rec.Prev = zodb.Tid(r.uint64())
-	rec.Kind = RecordKind(r.byte())
-	flags := r.byte()
-	r.zero(2)
-	rec.Size = r.uint32()
-	crc := r.uint32()
-	if r.err != nil {
-		return rec, r.err
+func (r reader) record() (rec Record, err error) {
+	start, all := r.Offset(), r.Rest()
+	rec.Oid = zodb.Oid(r.Uint64())
+	rec.Prev = zodb.Tid(r.Uint64())
+	rec.Kind = RecordKind(r.Byte())
+	flags := r.Byte()
+	r.Zero(2)
+	rec.Size = r.Uint32()
+	crc := r.Uint32()
+	if r.Err() != nil {
+		return rec, r.Err()
 	}
-	want := crc32.Checksum(all[:recordHeaderSize-crc32.Size], castagnoli)
 	if flags&^flagBlob != 0 {
-		return rec, r.corrupt("unknown flags of a record %#02x", flags)
+		return rec, r.Corrupt("unknown flags of a record %#02x", flags)
 	}
 	if flags&flagBlob != 0 {
-		rec.Blob = &BlobRef{ID: r.id(), Size: int64(r.uint64())}
-		if r.err == nil && (rec.Blob.Size < 0 || rec.Kind == RecordDeletion) {
-			return rec, r.corrupt("a record of kind %d with a blob of %d bytes", rec.Kind, rec.Blob.Size)
+		rec.Blob = &blob.Ref{ID: r.ID(), Size: int64(r.Uint64())}
+		if r.Err() == nil && (rec.Blob.Size < 0 || rec.Kind == RecordDeletion) {
+			return rec, r.Corrupt("a record of kind %d with a blob of %d bytes", rec.Kind, rec.Blob.Size)
 		}
 	}
 	switch rec.Kind {
 	case RecordData:
-		rec.Data = r.bytes(rec.Size)
+		rec.Data = r.Bytes(rec.Size)
 	case RecordDeletion:
 		if rec.Size != 0 {
-			return rec, r.corrupt("a deletion with %d bytes of data", rec.Size)
+			return rec, r.Corrupt("a deletion with %d bytes of data", rec.Size)
 		}
 	case RecordPayload:
-		rec.Payload = r.uint32()
-		at := r.uint64()
+		rec.Payload = r.Uint32()
+		at := r.Uint64()
 		if at > MaxObjectSize || rec.Size > MaxData {
-			return rec, r.corrupt("a record lies at offset %d of a payload object", at)
+			return rec, r.Corrupt("a record lies at offset %d of a payload object", at)
 		}
 		rec.Span = Span{uint32(at), recordHeaderSize + rec.Size}
 	case RecordShared:
-		rec.Source = zodb.Tid(r.uint64())
+		rec.Source = zodb.Tid(r.Uint64())
 	default:
-		return rec, r.corrupt("unknown kind of record %d", rec.Kind)
+		return rec, r.Corrupt("unknown kind of record %d", rec.Kind)
 	}
-	if r.err != nil {
-		return rec, r.err
+	if r.Err() != nil {
+		return rec, r.Err()
 	}
-	if tail := all[recordHeaderSize : r.at-start]; crc != crc32.Update(want, castagnoli, tail) {
-		return rec, r.corrupt("the checksum of the record of object %s does not match", rec.Oid)
+	if crc != fileformat.CRC(all[:recordHeaderSize-crcSize], all[recordHeaderSize:r.Offset()-start]) {
+		return rec, r.Corrupt("the checksum of the record of object %s does not match", rec.Oid)
 	}
 	if rec.Kind != RecordPayload {
-		rec.Span = Span{uint32(start), uint32(r.at - start)}
+		rec.Span = Span{uint32(start), uint32(r.Offset() - start)}
 	}
-	return rec, r.err
+	return rec, r.Err()
 }
 
 // DecodeRecord reads a record of kind RecordData from its span of an object
 // and returns its data. It checks that it is the one of the given oid.
 func DecodeRecord(name string, span Span, b []byte, oid zodb.Oid) ([]byte, error) {
-	r := &reader{name: name, b: b, at: int(span.Offset)}
+	r := reader{fileformat.NewReader(name, int64(span.Offset), b)}
 	if uint32(len(b)) != span.Size {
-		return nil, r.corrupt("%d bytes expected, %d are there", span.Size, len(b))
+		return nil, r.Corrupt("%d bytes expected, %d are there", span.Size, len(b))
 	}
 	rec, err := r.record()
-	if err == nil && (rec.Kind != RecordData || rec.Oid != oid || len(r.b) > 0) {
-		err = r.corrupt("a record of object %s expected, one of %s is there", oid, rec.Oid)
+	if err == nil && (rec.Kind != RecordData || rec.Oid != oid || len(r.Rest()) > 0) {
+		err = r.Corrupt("a record of object %s expected, one of %s is there", oid, rec.Oid)
 	}
 	return rec.Data, err
 }
@@ -298,7 +291,7 @@ func EncodePayload(db DatabaseID, id PayloadID, index int, records []*Record) []
 	for _, rec := range records {
 		size += recordHeaderSize + len(rec.Data)
 	}
-	b := appendStart(make([]byte, 0, size), payloadMagic, len(records))
+	b := fileformat.AppendStart(make([]byte, 0, size), payloadMagic, formatVersion, len(records))
 	b = append(b, db[:]...)
 	b = append(b, id[:]...)
 	for _, rec := range records {
@@ -313,21 +306,22 @@ func EncodePayload(db DatabaseID, id PayloadID, index int, records []*Record) []
 
 // DecodePayload reads a whole payload object.
 func DecodePayload(name string, b []byte) (DatabaseID, PayloadID, []Record, error) {
-	r, err := open(name, b, payloadMagic, payloadStartSize)
+	in, count, _, err := fileformat.Open(name, b, payloadMagic, formatVersion, payloadStartSize)
+	r := reader{in}
 	if err != nil {
 		return DatabaseID{}, PayloadID{}, nil, err
 	}
-	db, id := DatabaseID(r.id()), PayloadID(r.id())
-	if r.count > len(r.b)/recordHeaderSize {
-		return db, id, nil, r.corrupt("%d records cannot fit into %d bytes", r.count, len(b))
+	db, id := DatabaseID(r.ID()), PayloadID(r.ID())
+	if count > len(r.Rest())/recordHeaderSize {
+		return db, id, nil, r.Corrupt("%d records cannot fit into %d bytes", count, len(b))
 	}
-	records := make([]Record, r.count)
+	records := make([]Record, count)
 	for i := range records {
 		if records[i], err = r.record(); err != nil {
 			return db, id, nil, err
 		}
 	}
-	return db, id, records, r.end()
+	return db, id, records, r.End()
 }
 
 // String names the transaction for people.
