@@ -83,8 +83,7 @@ race: setup ## ZODB's race tests, RACETEST_REPEAT times each (100)
 
 .PHONY: crash-long
 crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two servers
-	@# A new database every ten kills: clients commit while a server starts and
-	@# while all is read and judged, so the log grows, and with it the time to start.
+	@# A new database every ten kills: after each, all of it is read and judged.
 	@for faults in "" "--inject all"; do for fight in "" "--fight"; do for bucket in dir s3; do \
 	  for round in $$(seq 10 10 $(KILLS)); do \
 	    $(CRASH) --kills 10 --bucket $$bucket $$fight $$faults; \

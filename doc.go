@@ -12,16 +12,21 @@
 //
 //	internal/bench                 drives any ZEO server as a client and measures it
 //	internal/zeo                   the ZEO 5 protocol: codec, server, client; knows a storage as zodb.Storage
-//	internal/engine                a zodb.Storage on a bucket: loads, votes, undo, iteration, pack, and what to delete
+//	internal/engine                a zodb.Storage on a bucket: loads, votes, undo, iteration; flush, merge, pack, and what to delete
+//	internal/check                 looks for damage in the bucket of a database
+//	internal/base                  what is not in the log any more: the lists of segments and tables, and reading them
 //	internal/txlog                 the log: bytes of its objects, slots, epochs, seals, group commit, replay
 //	internal/blob                  the bytes of blobs: upload as a stream, read as one, checked
-//	internal/index                 from oid and tid to the place of a record
+//	internal/segment               the file of records: compressed blocks, and how to find one; no I/O of its own
+//	internal/index                 from oid and tid to the place of a record: in memory, and in the files of the tables
 //	internal/cache                 what was read from a bucket, in memory and on local disk, bounded
+//	internal/extsort               sorts more than fits into memory
 //	internal/fileformat            what all files in a bucket have in common
 //	internal/s3bucket              a bucket in S3; the only package that knows an SDK
 //	internal/bucket                what a bucket is, one in memory, one in a directory, the probe, decorators
-//	internal/pydata                which objects a data record refers to
+//	internal/pydata                what a data record tells: its class, the objects that it refers to
 //	internal/pickle                pickles taken apart into opcodes
+//	internal/filestorage           FileStorage's files and directories of blobs: reads and writes them
 //	internal/zodb                  the words of all others: Oid, Tid, Storage, Transaction, the errors
 //
 // For tests only:

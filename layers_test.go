@@ -34,6 +34,7 @@ type layer struct {
 var layers = []layer{
 	{dir: "."},
 	{dir: "internal/zodb", tests: "pgregory.net/rapid"},
+	{dir: "internal/filestorage", imports: "internal/zodb"},
 	{dir: "internal/pickle"},
 	{dir: "internal/pydata", imports: "internal/zodb internal/pickle"},
 	{dir: "internal/bucket", tests: "pgregory.net/rapid"},
@@ -41,15 +42,20 @@ var layers = []layer{
 		modules: "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go golang.org/x/sync"},
 	{dir: "internal/fileformat", imports: "internal/zodb", tests: "pgregory.net/rapid"},
 	{dir: "internal/cache", modules: "github.com/maypok86/otter/v2"},
-	{dir: "internal/index", imports: "internal/zodb", tests: "pgregory.net/rapid"},
+	{dir: "internal/index", imports: "internal/zodb internal/fileformat", tests: "pgregory.net/rapid"},
 	{dir: "internal/blob", imports: "internal/zodb internal/bucket internal/cache"},
+	{dir: "internal/segment", imports: "internal/zodb internal/fileformat internal/blob",
+		modules: "github.com/klauspost/compress/zstd", tests: "pgregory.net/rapid"},
 	{dir: "internal/txlog", imports: "internal/zodb internal/fileformat internal/bucket internal/blob", modules: "golang.org/x/sync"},
-	{dir: "internal/engine", imports: "internal/zodb internal/pydata internal/bucket internal/cache internal/index internal/blob internal/txlog",
+	{dir: "internal/base", imports: "internal/zodb internal/fileformat internal/bucket internal/cache internal/index internal/blob internal/segment internal/txlog"},
+	{dir: "internal/extsort"},
+	{dir: "internal/check", imports: "internal/zodb internal/pydata internal/bucket internal/cache internal/index internal/blob internal/segment internal/txlog internal/base internal/extsort"},
+	{dir: "internal/engine", tests: "internal/check", imports: "internal/zodb internal/fileformat internal/pydata internal/bucket internal/cache internal/index internal/blob internal/segment internal/txlog internal/base internal/extsort",
 		modules: "golang.org/x/sync"},
 	// The protocol knows storages by their interface, so that it can be tested
 	// on one in memory.
 	{dir: "internal/zeo", imports: "internal/zodb internal/pickle", modules: "github.com/tinylib/msgp"},
-	{dir: "internal/bench", imports: "internal/zodb internal/zeo"},
+	{dir: "internal/bench", imports: "internal/zodb internal/filestorage internal/zeo"},
 
 	{dir: "internal/buckettest", imports: "internal/bucket", testing: true},
 	{dir: "internal/buckettest/faults", imports: "internal/bucket", testing: true},

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"s3storage/internal/zodb"
 )
 
 // A byteSize is a number of bytes as people write it: 1000, 64MiB, 2GB.
@@ -59,5 +61,18 @@ func (d *duration) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a duration: give a number and a unit such as 500ms, 30s or 5m", text)
 	}
 	*d = duration(v)
+	return nil
+}
+
+// A tid names a transaction: 16 hexadecimal digits.
+type tid zodb.Tid
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (t *tid) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseUint(string(text), 16, 64)
+	if err != nil || len(text) != 16 || v == 0 || zodb.Tid(v) > zodb.MaxTid {
+		return fmt.Errorf("%q is no transaction: give 16 hexadecimal digits", text)
+	}
+	*t = tid(v)
 	return nil
 }

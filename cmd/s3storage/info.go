@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"text/tabwriter"
@@ -10,7 +11,9 @@ import (
 
 	"s3storage/internal/blob"
 	"s3storage/internal/bucket"
+	"s3storage/internal/engine"
 	"s3storage/internal/index"
+	"s3storage/internal/segment"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -20,8 +23,8 @@ type infoCmd struct {
 }
 
 func (*infoCmd) Help() string {
-	return `Reads the whole log and checks it on the way. Writes nothing; a server may be
-running on the bucket.
+	return `Reads what a server reads when it starts, and lists the bucket. Writes nothing; a
+server may be running on the bucket. See check for damage.
 
   s3storage info ./data
   s3storage info s3://my-bucket/site`
@@ -35,43 +38,40 @@ func (c *infoCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	f, err := txlog.ReadFormat(ctx, b)
+	e, err := openReadOnly(ctx, b)
 	if err != nil {
 		return err
 	}
-	s := survey{index: index.NewMemory()}
-	end, err := txlog.Walk(ctx, b, f, func(o *txlog.Object) error {
-		s.add(o)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
+	defer func() { _ = e.Close(ctx) }() // it was only read
+	s := e.Survey()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("bucket", "%s", b.Properties().Location)
-	row("database", "%s", f.Database)
-	row("created", "%s by %s", f.Created.Format(time.RFC3339), f.Creator)
-	if end.LastTid == zodb.NoTid {
+	row("database", "%s", s.Format.Database)
+	row("created", "%s by %s", s.Format.Created.Format(time.RFC3339), s.Format.Creator)
+	if s.Last == zodb.NoTid {
 		row("last transaction", "none")
 	} else {
-		row("last transaction", "%s (%s)", end.LastTid, end.LastTid.Time().Format(time.RFC3339Nano))
+		row("last transaction", "%s (%s)", s.Last, s.Last.Time().Format(time.RFC3339Nano))
 	}
-	row("transactions", "%d", s.transactions)
-	row("objects", "%d", s.index.Live())
-	row("revisions", "%d", s.revisions)
-	if s.packs > 0 {
-		row("packed", "%d times, to %s", s.packs, s.packed.Time().Format(time.RFC3339))
+	row("transactions", "%d", s.Transactions)
+	row("objects", "%d", s.Objects)
+	row("revisions", "%d", s.Revisions)
+	if s.Base.Packed != zodb.NoTid {
+		row("packed to", "%s", s.Base.Packed.Time().Format(time.RFC3339))
 	}
-	row("oids below", "%s", end.OidMark)
-	row("log", "%d objects, %d bytes, next is slot %d of epoch %d", s.logObjects, s.logBytes, end.Slot, end.Epoch)
-	if end.Leader != "" {
-		row("led by", "%s", end.Leader)
+	for _, snapshot := range s.Base.Snapshots {
+		row("snapshot", "%s, to %s", snapshot.Name, snapshot.Last.Time().Format(time.RFC3339))
+	}
+	row("oids below", "%s", s.End.OidMark)
+	row("log to be read", "%d objects, %d bytes, next is slot %d of epoch %d", s.LogObjects, s.LogBytes, s.End.Slot, s.End.Epoch)
+	if s.End.Leader != "" {
+		row("led by", "%s", s.End.Leader)
 	}
 	for _, part := range []struct{ name, prefix string }{
-		{"payload", txlog.PayloadPrefix}, {"blobs", blob.Prefix}, {"bucket holds", ""},
+		{"segments", segment.Prefix}, {"index tables", index.Prefix}, {"log", txlog.Prefix}, {"payload", txlog.PayloadPrefix}, {"blobs", blob.Prefix}, {"bucket holds", ""},
 	} {
 		bytes, objects, err := bucketSize(ctx, b, part.prefix)
 		if err != nil {
@@ -82,39 +82,14 @@ func (c *infoCmd) Run() error {
 	return w.Flush()
 }
 
-// A survey counts what a log holds.
-type survey struct {
-	transactions, revisions, packs, logObjects int
-	logBytes                                   int64
-	packed                                     zodb.Tid
-	index                                      *index.Memory // knows only whether there is data
-}
-
-func (s *survey) add(o *txlog.Object) {
-	s.logObjects++
-	s.logBytes += o.Size
-	for _, e := range o.Entries {
-		switch {
-		case e.Txn != nil:
-			s.transactions++
-			s.revisions += len(e.Txn.Records)
-			for _, r := range e.Txn.Records {
-				rev := index.Revision{Serial: e.Txn.Tid, Size: 1}
-				if r.Kind == txlog.RecordDeletion {
-					rev.Size = 0
-				}
-				s.index.Add(r.Oid, rev)
-			}
-		case e.Pack != nil:
-			s.packs++
-			s.packed = max(s.packed, e.Pack.Tid)
-			for _, d := range e.Pack.Dropped {
-				if _, ok := s.index.Remove(d.Oid, d.Serial); ok {
-					s.revisions--
-				}
-			}
-		}
-	}
+// openReadOnly opens the database in a bucket as it is now.
+func openReadOnly(ctx context.Context, b bucket.Bucket) (*engine.Engine, error) {
+	return engine.OpenReadOnly(ctx, b, engine.Options{
+		OpenBucket: func(ctx context.Context, location string) (bucket.Bucket, error) {
+			return openBucket(ctx, location, false)
+		},
+		Logger: slog.New(slog.DiscardHandler),
+	})
 }
 
 func bucketSize(ctx context.Context, b bucket.Bucket, prefix string) (bytes, objects int64, err error) {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -12,10 +13,21 @@ import (
 var version = "0.1.0-dev"
 
 type cli struct {
-	Serve   serveCmd         `cmd:"" help:"Serve databases to ZODB clients."`
-	Info    infoCmd          `cmd:"" help:"Show what is in a bucket."`
-	Bench   benchCmd         `cmd:"" help:"Measure a server, or two of them by turns."`
-	Version kong.VersionFlag `help:"Print the version and exit."`
+	Serve    serveCmd         `cmd:"" help:"Serve databases to ZODB clients."`
+	Info     infoCmd          `cmd:"" help:"Show what is in a bucket."`
+	Check    checkCmd         `cmd:"" help:"Look for damage in a bucket."`
+	Pack     packCmd          `cmd:"" help:"Drop old revisions and garbage."`
+	Import   importCmd        `cmd:"" help:"Take the transactions of a FileStorage into a bucket."`
+	Export   exportCmd        `cmd:"" help:"Write a database as a FileStorage."`
+	Snapshot snapshotCmd      `cmd:"" help:"Keep states of a database."`
+	Branch   branchCmd        `cmd:"" help:"Make a database that begins as what another one is or was."`
+	Restore  restoreCmd       `cmd:"" help:"Take a database back to what it was."`
+	Log      logCmd           `cmd:"" help:"List transactions."`
+	Ls       lsCmd            `cmd:"" help:"List the classes of objects, and what they take up."`
+	Show     showCmd          `cmd:"" help:"Show what an object is, as text."`
+	History  historyCmd       `cmd:"" help:"List the revisions of an object."`
+	Bench    benchGroup       `cmd:"" help:"Measure a server, or two of them by turns."`
+	Version  kong.VersionFlag `help:"Print the version and exit."`
 }
 
 const description = `A storage server for ZODB that keeps the database in a bucket.
@@ -23,6 +35,10 @@ const description = `A storage server for ZODB that keeps the database in a buck
   s3storage serve                                  serve ./data on 127.0.0.1:8100
   s3storage serve --bucket s3://my-bucket/site     the same from Amazon S3
   s3storage info ./data                            what is in a database
+  s3storage check --full ./data                    whether all of it can be read
+  s3storage import Data.fs ./data                  the history of a FileStorage
+  s3storage export ./data Data.fs                  and back
+  s3storage pack --server 127.0.0.1:8100 --days 7  drop what is older than a week
   s3storage bench commit --clients 32              measure a server
 
 A BUCKET is one of
@@ -43,7 +59,12 @@ func main() {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Vars{"version": version},
 	)
-	if err := ctx.Run(); err != nil {
+	err := ctx.Run()
+	var status exitStatus
+	if errors.As(err, &status) {
+		os.Exit(int(status))
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "s3storage: %v\n", err)
 		os.Exit(1)
 	}

@@ -23,14 +23,15 @@ type serveCmd struct {
 	Storage map[string]string `placeholder:"NAME=BUCKET" mapsep:"none" help:"Serve another database under this name. May be given several times."`
 	Listen  []string          `placeholder:"ADDRESS" sep:"none" default:"127.0.0.1:8100" help:"HOST:PORT, [IPv6]:PORT, :PORT for all interfaces, or a path (or unix:PATH) for a socket. May be given several times. Default: ${default}."`
 
-	ReadOnly       bool     `help:"Nobody may write or pack. The server still takes over its buckets, like every other: it is no replica beside one that writes."`
-	ListenReadOnly []string `placeholder:"ADDRESS" sep:"none" help:"One more address, for clients that may only read and must not pack. May be given several times."`
+	ReadOnly       bool       `help:"Nobody may write or pack. The server still takes over its buckets, like every other: it is no replica beside one that writes."`
+	At             *momentArg `placeholder:"MOMENT" help:"With --read-only: serve the databases as they were then. Writes nothing, and may run beside a server."`
+	ListenReadOnly []string   `placeholder:"ADDRESS" sep:"none" help:"One more address, for clients that may only read and must not pack. May be given several times."`
 
 	TLS tlsFlags `embed:"" prefix:"tls-"`
 
 	Msgpack            bool     `help:"Speak msgpack with clients instead of pickles. Every client must have the Python package msgpack."`
-	Memory             byteSize `default:"64MiB" help:"Data to keep in memory, for each database. Default: ${default}."`
-	CacheDir           string   `placeholder:"DIRECTORY" help:"Keep pieces of blobs on local disk, in this directory. Default: do not."`
+	Memory             byteSize `default:"64MiB" help:"Memory for what was read from the bucket, for each database; what was committed lately comes on top, some 32 MiB. Default: ${default}."`
+	CacheDir           string   `placeholder:"DIRECTORY" help:"Keep what was read from the bucket on local disk, in this directory. Default: do not."`
 	CacheSize          byteSize `default:"1GiB" help:"How much of the disk that may take, for each database. Default: ${default}."`
 	MaxFrame           byteSize `default:"256MiB" help:"Largest message taken from a client, hence the largest object. Default: ${default}."`
 	MaxConnections     int      `default:"0" help:"How many clients may be connected at a time. Default: any number."`
@@ -41,6 +42,10 @@ type serveCmd struct {
 
 	LogFormat string `enum:"text,json" default:"text" help:"text or json. Default: ${default}."`
 	LogLevel  string `enum:"debug,info,warn,error" default:"info" help:"debug, info, warn or error. Default: ${default}."`
+
+	FlushBytes   byteSize `hidden:"" default:"16MiB" help:"Bytes of the log that are written out as a segment, for tests."`
+	FlushObjects int      `hidden:"" default:"1024" help:"Likewise, log objects."`
+	SweepAfter   duration `hidden:"" default:"10m" help:"How long after the start the first sweep comes, for tests."`
 
 	Inject string `hidden:"" help:"Faults to inject into every bucket, for tests: see internal/buckettest/faults."`
 }
@@ -96,7 +101,11 @@ func (c *serveCmd) Run() error {
 		return err
 	}
 	defer closeAll(doors)
-	databases, err := c.open(ctx, logger, doors[0].listener.Addr())
+	if c.At != nil && !c.ReadOnly {
+		return errors.New("--at shows the past, which nobody can write to: give --read-only as well, or make a branch")
+	}
+	misled := make(chan error, 1)
+	databases, err := c.open(ctx, logger, doors[0].listener.Addr(), misled)
 	if err != nil {
 		return err
 	}
@@ -132,6 +141,9 @@ func (c *serveCmd) Run() error {
 		case serveErr = <-failed:
 			logger.Error("cannot take connections any more; stopping", "err", serveErr)
 			running = false
+		case serveErr = <-misled:
+			logger.Error("stopping", "err", serveErr)
+			running = false
 		}
 	}
 	stop() // a second signal ends the process at once
@@ -159,8 +171,9 @@ func (c *serveCmd) stop(server *zeo.Server, databases map[string]database, logge
 	return errors.Join(errs...)
 }
 
-// open opens all databases, or none.
-func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr) (map[string]database, error) {
+// open opens all databases, or none. misled gets an error when clients may have
+// cached what is not true.
+func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr, misled chan<- error) (map[string]database, error) {
 	locations := make(map[string]string)
 	for name, location := range c.Storage {
 		locations[name] = location
@@ -184,7 +197,7 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr)
 	}
 	databases := make(map[string]database)
 	for name, location := range locations {
-		b, err := openBucket(ctx, location, true)
+		b, err := openBucket(ctx, location, c.At == nil)
 		if err != nil {
 			return nil, err
 		}
@@ -195,16 +208,35 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr)
 		if !observed.Properties().Durable {
 			logger.Warn("this bucket is not durable: all data is gone when the server stops", "storage", name, "bucket", location)
 		}
-		e, err := engine.Open(ctx, observed, engine.Options{
-			Memory:    uint64(c.Memory),
-			CacheDir:  c.CacheDir,
-			CacheSize: int64(c.CacheSize),
-			PackGrace: time.Duration(c.PackGrace),
-			NoPackGC:  c.NoPackGC,
-			Node:      fmt.Sprintf("%s, process %d, %s", host, os.Getpid(), addr),
-			Creator:   "s3storage " + version,
-			Logger:    logger.With("storage", name),
-		})
+		opts := engine.Options{
+			Memory:       uint64(c.Memory),
+			CacheDir:     c.CacheDir,
+			CacheSize:    int64(c.CacheSize),
+			PackGrace:    time.Duration(c.PackGrace),
+			NoPackGC:     c.NoPackGC,
+			FlushBytes:   int(c.FlushBytes),
+			FlushObjects: c.FlushObjects,
+			SweepAfter:   time.Duration(c.SweepAfter),
+			Node:         fmt.Sprintf("%s, process %d, %s", host, os.Getpid(), addr),
+			Creator:      "s3storage " + version,
+			OpenBucket: func(ctx context.Context, location string) (bucket.Bucket, error) {
+				return openBucket(ctx, location, false)
+			},
+			OnMisled: func() {
+				select {
+				case misled <- fmt.Errorf("another server has taken %s back to an earlier state, or has written so much that this one "+
+					"could not follow: clients have to check what they have cached, which they do when they connect again; "+
+					"start the server again", location):
+				default:
+				}
+			},
+			Logger: logger.With("storage", name),
+		}
+		open := engine.Open
+		if c.At != nil {
+			opts.At, open = c.At.Moment, engine.OpenReadOnly
+		}
+		e, err := open(ctx, observed, opts)
 		if errors.Is(err, bucket.ErrDenied) {
 			err = fmt.Errorf("%w\na server must be allowed to read, write, list and delete objects in its bucket", err)
 		}

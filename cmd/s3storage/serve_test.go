@@ -74,8 +74,8 @@ func TestBucketThatCannotBeServedIsRefusedWithAReason(t *testing.T) {
 		want    []string
 	}{
 		"newer format": {
-			change("format", func(b []byte) []byte { binary.BigEndian.PutUint16(b[8:], 2); return b }),
-			[]string{"format", "version 2", "upgrade"},
+			change("format", func(b []byte) []byte { binary.BigEndian.PutUint16(b[8:], 9); return b }),
+			[]string{"format", "version 9", "upgrade"},
 		},
 		"not ours": {
 			change("format", func([]byte) []byte { return []byte("a text file") }),

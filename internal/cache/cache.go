@@ -9,28 +9,40 @@ import (
 	"github.com/maypok86/otter/v2"
 )
 
-// A Key names a piece of an object of a bucket. Objects do not change, so what
-// is cached never grows stale.
+// A Key names what is cached: something made of a part of an object of a bucket,
+// or the data of a revision. Both do not change, so what is cached never grows
+// stale. Which of the two, and what the numbers say, is the caller's to choose.
 type Key struct {
-	Name   string
-	Offset uint32
+	Name string
+	A, B uint64
 }
 
-// overhead is about what an entry takes besides its bytes.
+// An Item is what is cached. Nobody may change it.
+type Item interface {
+	// Weight returns about how many bytes of memory it takes.
+	Weight() int
+}
+
+// Data is an Item that is nothing but bytes.
+type Data []byte
+
+// Weight implements Item.
+func (d Data) Weight() int { return len(d) }
+
+// overhead is about what an entry takes besides its item.
 const overhead = 160
 
-// A Cache holds pieces of objects in memory. It is for any number of
-// goroutines. The bytes it holds must not be changed by anybody.
+// A Cache holds items in memory. It is for any number of goroutines.
 type Cache struct {
-	entries *otter.Cache[Key, []byte]
+	entries *otter.Cache[Key, Item]
 }
 
 // New returns a cache that holds about maxBytes bytes.
 func New(maxBytes uint64) (*Cache, error) {
-	entries, err := otter.New(&otter.Options[Key, []byte]{
+	entries, err := otter.New(&otter.Options[Key, Item]{
 		MaximumWeight: maxBytes,
-		Weigher: func(k Key, v []byte) uint32 {
-			return uint32(min(len(v), 1<<31) + len(k.Name) + overhead)
+		Weigher: func(k Key, it Item) uint32 {
+			return uint32(min(it.Weight(), 1<<31) + len(k.Name) + overhead)
 		},
 	})
 	if err != nil {
@@ -40,15 +52,15 @@ func New(maxBytes uint64) (*Cache, error) {
 }
 
 // Cached returns what is in the cache.
-func (c *Cache) Cached(k Key) ([]byte, bool) { return c.entries.GetIfPresent(k) }
+func (c *Cache) Cached(k Key) (Item, bool) { return c.entries.GetIfPresent(k) }
 
-// Add puts a piece into the cache.
-func (c *Cache) Add(k Key, data []byte) { c.entries.Set(k, data) }
+// Add puts an item into the cache.
+func (c *Cache) Add(k Key, it Item) { c.entries.Set(k, it) }
 
-// Get returns a piece from the cache or has it read. Of callers that miss the
-// same piece at the same time, one reads for all.
-func (c *Cache) Get(ctx context.Context, k Key, read func(context.Context) ([]byte, error)) ([]byte, error) {
-	// The read goes on if the caller that happened to come first goes away.
-	return c.entries.Get(context.WithoutCancel(ctx), k, otter.LoaderFunc[Key, []byte](
-		func(ctx context.Context, _ Key) ([]byte, error) { return read(ctx) }))
+// Get returns an item from the cache or has it made. Of callers that miss the
+// same item at the same time, one makes it for all.
+func (c *Cache) Get(ctx context.Context, k Key, load func(context.Context) (Item, error)) (Item, error) {
+	// It goes on if the caller that happened to come first goes away.
+	return c.entries.Get(context.WithoutCancel(ctx), k, otter.LoaderFunc[Key, Item](
+		func(ctx context.Context, _ Key) (Item, error) { return load(ctx) }))
 }

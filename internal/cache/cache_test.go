@@ -21,12 +21,12 @@ func TestManyReadersOfAMissingPieceMakeOneRead(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			data, err := c.Get(context.Background(), Key{"a", 1}, func(context.Context) ([]byte, error) {
+			data, err := c.Get(context.Background(), Key{"a", 1, 0}, func(context.Context) (Item, error) {
 				reads.Add(1)
 				<-release
-				return []byte("data"), nil
+				return Data("data"), nil
 			})
-			if err != nil || string(data) != "data" {
+			if err != nil || !same(data, "data") {
 				t.Errorf("%q, %v", data, err)
 			}
 		})
@@ -39,12 +39,17 @@ func TestManyReadersOfAMissingPieceMakeOneRead(t *testing.T) {
 	if reads.Load() != 1 {
 		t.Errorf("%d reads", reads.Load())
 	}
-	if data, ok := c.Cached(Key{"a", 1}); !ok || string(data) != "data" {
+	if data, ok := c.Cached(Key{"a", 1, 0}); !ok || !same(data, "data") {
 		t.Errorf("%q, %v", data, ok)
 	}
-	if _, ok := c.Cached(Key{"a", 2}); ok {
+	if _, ok := c.Cached(Key{"a", 2, 0}); ok {
 		t.Error("found what was never put there")
 	}
+}
+
+func same(it Item, text string) bool {
+	data, ok := it.(Data)
+	return ok && string(data) == text
 }
 
 func TestFailedReadIsNotRemembered(t *testing.T) {
@@ -53,11 +58,11 @@ func TestFailedReadIsNotRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
-	if _, err := c.Get(t.Context(), Key{"a", 1}, func(context.Context) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+	if _, err := c.Get(t.Context(), Key{"a", 1, 0}, func(context.Context) (Item, error) { return nil, broken }); !errors.Is(err, broken) {
 		t.Errorf("%v", err)
 	}
-	data, err := c.Get(t.Context(), Key{"a", 1}, func(context.Context) ([]byte, error) { return []byte("x"), nil })
-	if err != nil || string(data) != "x" {
+	data, err := c.Get(t.Context(), Key{"a", 1, 0}, func(context.Context) (Item, error) { return Data("x"), nil })
+	if err != nil || !same(data, "x") {
 		t.Errorf("%q, %v", data, err)
 	}
 }
@@ -68,11 +73,11 @@ func TestReaderThatGoesAwayDoesNotSpoilTheReadForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	data, err := c.Get(ctx, Key{"a", 1}, func(ctx context.Context) ([]byte, error) {
+	data, err := c.Get(ctx, Key{"a", 1, 0}, func(ctx context.Context) (Item, error) {
 		cancel()
-		return []byte("x"), ctx.Err()
+		return Data("x"), ctx.Err()
 	})
-	if err != nil || string(data) != "x" {
+	if err != nil || !same(data, "x") {
 		t.Errorf("%q, %v", data, err)
 	}
 }
@@ -84,13 +89,13 @@ func TestCacheKeepsToItsLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	piece := bytes.Repeat([]byte("x"), 1000)
-	for i := range uint32(5000) {
-		c.Add(Key{"a", i}, piece)
+	for i := range uint64(5000) {
+		c.Add(Key{"a", i, 0}, Data(piece))
 	}
 	held := func() (n int) {
-		for i := range uint32(5000) {
-			if data, ok := c.Cached(Key{"a", i}); ok {
-				n += len(data)
+		for i := range uint64(5000) {
+			if data, ok := c.Cached(Key{"a", i, 0}); ok {
+				n += data.Weight()
 			}
 		}
 		return n

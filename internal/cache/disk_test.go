@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -148,6 +149,33 @@ func TestDiskEvictsWhatWasNotUsedForLongest(t *testing.T) {
 	for i := range 5 {
 		if !get(t, d, piece(100+i)) {
 			t.Errorf("%d was used lately, and is gone", 100+i)
+		}
+	}
+}
+
+func TestReadWritesToTheDiskAtMostOnceAnHour(t *testing.T) {
+	d := openDisk(t, t.TempDir(), 1<<20, database)
+	defer d.Close()
+	r := Range{"a", 0, 100}
+	get(t, d, r)
+	path := d.path(idOf(r))
+	for _, test := range []struct {
+		age     time.Duration
+		touched bool
+	}{{usedAgain / 2, false}, {2 * usedAgain, true}} {
+		was := time.Now().Add(-test.age)
+		if err := os.Chtimes(path, was, was); err != nil {
+			t.Fatal(err)
+		}
+		if !get(t, d, r) {
+			t.Error("not from the disk")
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if touched := info.ModTime().Sub(was) > usedAgain/4; touched != test.touched {
+			t.Errorf("used %s ago: marked anew: %v", test.age, touched)
 		}
 	}
 }
@@ -394,4 +422,38 @@ func TestDiskForManyGoroutines(t *testing.T) {
 	if d.mu.used != int64(len(d.mu.entries))*diskBlock || d.mu.used > d.limit || d.mu.recent.Len() != len(d.mu.entries) {
 		t.Errorf("%d bytes for %d entries, %d in order", d.mu.used, len(d.mu.entries), d.mu.recent.Len())
 	}
+}
+
+// What it costs to open a directory of many files, and to know of each.
+func BenchmarkOpenDisk(b *testing.B) {
+	const n = 20_000
+	dir := b.TempDir()
+	open := func() *Disk {
+		d, err := OpenDisk(dir, 1<<40, database, slog.New(slog.DiscardHandler))
+		if err != nil {
+			b.Fatal(err)
+		}
+		return d
+	}
+	d := open()
+	for i := range int64(n) {
+		r := Range{"segment/0123456789abcdef0123456789abcdef", i * 20_000, 100}
+		d.store(idOf(r), r, bytesOf(r))
+	}
+	d.Close()
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	d = open()
+	each := float64(heap()-before) / n
+	d.Close()
+	for b.Loop() {
+		open().Close()
+	}
+	b.ReportMetric(each, "bytes/file")
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/file")
 }

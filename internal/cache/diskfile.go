@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // A file of the disk cache holds:
@@ -45,30 +46,30 @@ func checksum(header, data []byte) []byte {
 var errDamaged = errors.New("not what was written")
 
 // readFile returns the bytes of a range from a file that must begin with that
-// header.
-func readFile(path string, header []byte, r Range) ([]byte, error) {
+// header, and the file's modification time.
+func readFile(path string, header []byte, r Range) (data []byte, modified time.Time, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, modified, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, modified, err
 	}
 	start := len(header) + crc32.Size
 	if info.Size() != int64(start)+r.Size {
-		return nil, fmt.Errorf("%s: %w: %d bytes", path, errDamaged, info.Size())
+		return nil, modified, fmt.Errorf("%s: %w: %d bytes", path, errDamaged, info.Size())
 	}
 	b := make([]byte, info.Size())
 	if _, err := io.ReadFull(f, b); err != nil {
-		return nil, err
+		return nil, modified, err
 	}
-	data := b[start:]
+	data = b[start:]
 	if !bytes.HasPrefix(b, header) || !bytes.Equal(b[len(header):start], checksum(header, data)) {
-		return nil, fmt.Errorf("%s: %w", path, errDamaged)
+		return nil, modified, fmt.Errorf("%s: %w", path, errDamaged)
 	}
-	return data, nil
+	return data, info.ModTime(), nil
 }
 
 // writeFile writes a file, and the directory it is in if there is none.

@@ -1,11 +1,12 @@
 package engine
 
 import (
+	"context"
 	"fmt"
-	"unique"
+	"slices"
+	"time"
 
-	"s3storage/internal/cache"
-	"s3storage/internal/index"
+	"s3storage/internal/base"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -13,9 +14,68 @@ import (
 // A logObserver is the engine as the log sees it.
 type logObserver Engine
 
-// Settled makes the transactions of a log object visible, and begins to apply its
-// packs.
-func (lo *logObserver) Settled(o *txlog.Object) {
+// Reset begins anew with what a checkpoint stands for.
+func (lo *logObserver) Reset(ctx context.Context, c *txlog.Checkpoint) error {
+	e := (*Engine)(lo)
+	b, p := &base.Base{Position: txlog.Start()}, txlog.Start()
+	if c != nil {
+		var err error
+		if b, err = base.Read(ctx, e.bucket, e.format.Database, c.Base); err != nil {
+			return err
+		}
+		p = c.Position
+	}
+	v, err := e.reader.View(ctx, b)
+	if err != nil {
+		return err
+	}
+	e.state.Lock()
+	defer e.state.Unlock()
+	if e.state.view != nil {
+		e.misledLocked() // of the transactions between then and now nobody is told
+	}
+	e.state.view, e.state.viewBytes = v, b.Bytes()
+	e.state.position = p
+	e.state.tails = []*tail{newTail(p)}
+	e.state.adopted, e.state.checkpointed = 0, b.Number
+	if c != nil {
+		e.state.adopted = c.Adopted
+	}
+	e.state.last, e.state.oidMark = max(p.LastTid, v.Last()), p.OidMark
+	e.announceLocked()
+	return nil
+}
+
+// Fetch reads the bases that an object which another node wrote has adopted.
+func (lo *logObserver) Fetch(ctx context.Context, o *txlog.Object) error {
+	e := (*Engine)(lo)
+	e.state.RLock()
+	old := o.Slot <= e.state.adopted // then it may be gone
+	e.state.RUnlock()
+	if old {
+		return nil
+	}
+	for _, entry := range o.Entries {
+		if entry.Base == nil {
+			continue
+		}
+		b, err := base.Read(ctx, e.bucket, e.format.Database, entry.Base.ID)
+		if err != nil {
+			return err
+		}
+		v, err := e.reader.View(ctx, b)
+		if err != nil {
+			return err
+		}
+		e.state.Lock()
+		e.state.adopting[b.ID] = adoption{view: v, foreign: true}
+		e.state.Unlock()
+	}
+	return nil
+}
+
+// Settled makes the transactions of a log object visible, and adopts bases.
+func (lo *logObserver) Settled(o *txlog.Object, end txlog.Position) {
 	e := (*Engine)(lo)
 	mine := make([]*transaction, len(o.Entries))
 	e.seq.Lock()
@@ -26,30 +86,22 @@ func (lo *logObserver) Settled(o *txlog.Object) {
 	}
 	e.seq.Unlock()
 
-	name := o.Name()
-	for i, t := range mine {
-		if t == nil {
-			continue
-		}
-		for _, rec := range o.Entries[i].Txn.Records {
-			if rec.Kind == txlog.RecordData {
-				e.cache.Add(cache.Key{Name: name, Offset: rec.Span.Offset}, rec.Data)
-			}
-		}
-	}
-
 	e.state.Lock()
-	e.state.size += o.Size
 	e.state.oidMark = max(e.state.oidMark, o.OidMark) // a seal has none
-	number := uint32(len(e.state.objects))
-	e.state.objects = append(e.state.objects, object{name: name})
+	e.state.tails[len(e.state.tails)-1].bytes += o.Size
 	for i, entry := range o.Entries {
 		switch {
 		case entry.Txn != nil:
-			e.settleLocked(number, entry.Txn, mine[i])
-		case entry.Pack != nil:
-			e.dropLocked(entry.Pack)
+			e.settleLocked(entry.Txn, mine[i])
+		case entry.Base != nil:
+			e.adoptLocked(entry.Base)
 		}
+	}
+	t := e.state.tails[len(e.state.tails)-1]
+	t.end = end
+	t.objects++
+	if t.objects >= e.opts.FlushObjects || t.bytes >= int64(e.opts.FlushBytes) {
+		e.janitor.pokeFlush()
 	}
 	e.announceLocked()
 	e.state.Unlock()
@@ -80,43 +132,14 @@ func (lo *logObserver) Settled(o *txlog.Object) {
 
 // settleLocked makes one transaction visible and tells everybody; t is nil for
 // one that was read from the log.
-func (e *Engine) settleLocked(number uint32, txn *txlog.Transaction, t *transaction) {
-	payload := uint32(len(e.state.objects)) // the number of the first payload object
-	for _, id := range txn.Payloads {
-		e.state.objects = append(e.state.objects, object{name: id.Name()})
-	}
-	s := settledTxn{
-		tid:         txn.Tid,
-		oids:        make([]zodb.Oid, len(txn.Records)),
-		status:      txn.Meta.Status,
-		user:        unique.Make(string(txn.Meta.User)),
-		description: unique.Make(string(txn.Meta.Description)),
-		extension:   unique.Make(string(txn.Meta.Extension)),
-	}
-	for i := range txn.Records {
-		rec := &txn.Records[i]
-		s.oids[i] = rec.Oid
-		r := index.Revision{Serial: txn.Tid, Object: number, Offset: rec.Span.Offset, Size: rec.Span.Size, Data: rec.Size}
-		switch rec.Kind {
-		case txlog.RecordPayload:
-			r.Object = payload + rec.Payload
-			e.state.objects[r.Object].bytes += int64(rec.Span.Size)
-			e.state.size += int64(rec.Span.Size)
-		case txlog.RecordDeletion:
-			r.Size = 0
-		case txlog.RecordShared:
-			// Where the source is missing the log is damaged. The record itself
-			// is none of data, so loads will say so and name it.
-			if source, ok := e.state.index.At(rec.Oid, rec.Source); ok {
-				r.Object, r.Offset, r.Size = source.Object, source.Offset, source.Size
-			}
-		}
-		e.addLocked(rec.Oid, r, extra{rec.Source, rec.Blob})
-	}
-	e.state.txns = append(e.state.txns, s)
+func (e *Engine) settleLocked(txn *txlog.Transaction, t *transaction) {
+	e.state.tails[len(e.state.tails)-1].add(txn)
 	e.state.last = txn.Tid
-
-	c := &zodb.Commit{Tid: txn.Tid, Oids: s.oids, Info: e.infoLocked()}
+	oids := make([]zodb.Oid, len(txn.Records))
+	for i := range txn.Records {
+		oids[i] = txn.Records[i].Oid
+	}
+	c := &zodb.Commit{Tid: txn.Tid, Oids: oids, Info: e.infoLocked()}
 	for obs := range e.state.observers {
 		if t == nil || obs != t.origin {
 			obs.Committed(c)
@@ -130,38 +153,66 @@ func (e *Engine) settleLocked(number uint32, txn *txlog.Transaction, t *transact
 	}
 }
 
-// addLocked adds a revision and counts what it refers to.
-func (e *Engine) addLocked(oid zodb.Oid, r index.Revision, x extra) {
-	e.state.index.Add(oid, r)
-	if !r.Deleted() {
-		e.state.objects[r.Object].refs++
-	}
-	if x != (extra{}) {
-		e.state.extras[txlog.Dropped{Oid: oid, Serial: r.Serial}] = x
-	}
-	if x.blob != nil {
-		if e.state.blobs[x.blob.ID]++; e.state.blobs[x.blob.ID] == 1 {
-			e.state.size += x.blob.Size
-		}
-	}
+// An adoption is a base that the log may come to adopt.
+type adoption struct {
+	view  *base.View
+	blobs []string // that are not needed any more then
+
+	foreign bool // another node has made it
 }
 
-// forgetLocked undoes what addLocked did, but for the index.
-func (e *Engine) forgetLocked(oid zodb.Oid, r index.Revision) {
-	if !r.Deleted() {
-		o := &e.state.objects[r.Object]
-		if o.refs--; o.refs == 0 {
-			e.state.size -= o.bytes
+// retired is a base that was replaced.
+type retired struct {
+	view     *base.View
+	until    time.Time // when what only it needs may be deleted
+	readable bool      // a pack dropped revisions of it, which can still be read
+	payloads []string  // payload objects whose data are in segments now
+	blobs    []string  // that the pack dropped
+}
+
+// adoptLocked puts a base into the place of the one before and of what it
+// accounts for of the tail.
+func (e *Engine) adoptLocked(c *txlog.BaseChange) {
+	a, ok := e.state.adopting[c.ID]
+	v := a.view
+	if !ok || v.Number <= e.state.view.Number {
+		return // it was there from the start
+	}
+	delete(e.state.adopting, c.ID)
+	old := &retired{view: e.state.view, until: time.Now().Add(e.opts.PackGrace), readable: c.Why == txlog.BasePack, blobs: a.blobs}
+	e.state.view, e.state.viewBytes, e.state.position = v, v.Bytes(), v.Position
+	for i, t := range e.state.tails {
+		n, _ := slices.BinarySearchFunc(t.txns, v.Position.LastTid+1, byTid)
+		for _, txn := range t.txns[:n] {
+			for _, id := range txn.Payloads {
+				old.payloads = append(old.payloads, id.Name())
+			}
+		}
+		switch last := i == len(e.state.tails)-1; {
+		case t.end.Slot <= v.Position.Slot && !last:
+			e.state.tails[i] = nil
+		case n > 0:
+			e.state.tails[i] = t.after(v.Position.LastTid)
 		}
 	}
-	key := txlog.Dropped{Oid: oid, Serial: r.Serial}
-	if b := e.state.extras[key].blob; b != nil {
-		if e.state.blobs[b.ID]--; e.state.blobs[b.ID] == 0 {
-			delete(e.state.blobs, b.ID)
-			e.state.size -= b.Size
-		}
+	e.state.tails = slices.DeleteFunc(e.state.tails, func(t *tail) bool { return t == nil })
+	e.state.retired = append(e.state.retired, old)
+	if c.Why == txlog.BasePack || c.Why == txlog.BaseRestore {
+		e.state.packs++
 	}
-	delete(e.state.extras, key)
+	if a.foreign && c.Why == txlog.BaseRestore {
+		e.misledLocked()
+	}
+	e.state.last = max(e.state.last, v.Position.LastTid, v.Last()) // an import goes past the log
+	e.janitor.poke()
+}
+
+// misledLocked is called when clients may have cached what is not true and will not
+// be told.
+func (e *Engine) misledLocked() {
+	if e.opts.OnMisled != nil && len(e.state.observers) > 0 {
+		e.janitor.do(e.opts.OnMisled)
+	}
 }
 
 // Deposed ends all writing: another node leads.

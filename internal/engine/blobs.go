@@ -154,17 +154,21 @@ func (t *transaction) StoreBlob(oid zodb.Oid, serial zodb.Tid, data []byte, b zo
 
 // LoadBlob implements zodb.Storage.
 func (e *Engine) LoadBlob(ctx context.Context, oid zodb.Oid, serial zodb.Tid) (io.ReadCloser, error) {
-	e.state.RLock()
-	_, err := e.atLocked(oid, serial)
-	b := e.state.extras[txlog.Dropped{Oid: oid, Serial: serial}].blob
-	e.state.RUnlock()
+	r, err := e.one(ctx, oid, serial)
 	if err != nil {
 		return nil, err
 	}
-	if b == nil {
+	h, err := e.header(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if h.blob == nil {
 		return nil, &zodb.POSKeyError{Oid: oid}
 	}
-	return blob.Open(ctx, e.bucket, e.disk, e.format.Database, b.ID, b.Size), nil
+	e.state.RLock()
+	v := e.state.view
+	e.state.RUnlock()
+	return v.Blob(ctx, h.blob)
 }
 
 // discard deletes the payload objects and blobs of a transaction that will not

@@ -40,7 +40,7 @@ type transaction struct {
 	txn   txlog.Transaction
 	gone  map[zodb.Oid]bool // what undo has made not exist
 	locks *lockRequest      // held, unless nil
-	pins  []txlog.Dropped   // likewise
+	pins  []pin             // likewise
 
 	mu struct {
 		sync.Mutex
@@ -213,7 +213,7 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 			return ballot, err
 		}
 	}
-	locks, err := t.wanted()
+	locks, err := t.wanted(ctx)
 	if err != nil {
 		return ballot, err
 	}
@@ -244,7 +244,7 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 const orderLock zodb.Oid = math.MaxUint64
 
 // wanted returns the locks that the transaction needs.
-func (t *transaction) wanted() (*lockRequest, error) {
+func (t *transaction) wanted(ctx context.Context) (*lockRequest, error) {
 	locks := &lockRequest{}
 	writes := make(map[zodb.Oid]bool, len(t.changes))
 	write := func(oid zodb.Oid) {
@@ -257,12 +257,12 @@ func (t *transaction) wanted() (*lockRequest, error) {
 		write(t.changes[i].Oid)
 	}
 	for _, tid := range t.undos {
-		oids, err := t.e.undoable(tid)
+		undone, err := t.e.undoable(ctx, tid)
 		if err != nil {
 			return nil, err
 		}
-		for _, oid := range oids {
-			write(oid)
+		for _, r := range undone.records {
+			write(r.oid)
 		}
 	}
 	if len(locks.write) > t.e.opts.MaxRecords {
@@ -287,7 +287,10 @@ func (t *transaction) wanted() (*lockRequest, error) {
 func (t *transaction) judge(ctx context.Context) (ballot zodb.Ballot, blocking zodb.Tid, err error) {
 	e := t.e
 	for oid, read := range t.checks {
-		switch n := e.newest(oid); {
+		n, err := e.newest(ctx, oid)
+		switch {
+		case err != nil:
+			return ballot, blocking, err
 		case !n.exists:
 			return ballot, n.serial, &zodb.POSKeyError{Oid: oid}
 		case n.serial != read:
@@ -306,8 +309,11 @@ func (t *transaction) judge(ctx context.Context) (ballot zodb.Ballot, blocking z
 		if c.blob != nil {
 			rec.Blob = c.blob.ref()
 		}
-		n := e.newest(rec.Oid)
+		n, err := e.newest(ctx, rec.Oid)
+		rec.Existed = n.exists
 		switch {
+		case err != nil:
+			return ballot, blocking, err
 		case c.restored, n.serial == zodb.NoTid && rec.Kind != txlog.RecordDeletion:
 			rec.Prev = n.serial
 		case rec.Kind == txlog.RecordDeletion && n.serial == zodb.NoTid:
@@ -356,18 +362,16 @@ type newest struct {
 }
 
 // newest looks it up. The caller holds the object's lock.
-func (e *Engine) newest(oid zodb.Oid) newest {
-	// What is no longer pending is in the index, so look in this order.
+func (e *Engine) newest(ctx context.Context, oid zodb.Oid) (newest, error) {
+	// What is no longer pending is settled, so look in this order.
 	e.seq.Lock()
 	n, pending := e.seq.pending[oid]
 	e.seq.Unlock()
 	if pending {
-		return n
+		return n, nil
 	}
-	e.state.RLock()
-	defer e.state.RUnlock()
-	r, ok := e.state.index.Current(oid)
-	return newest{r.Serial, ok && !r.Deleted()}
+	r, ok, err := e.current(ctx, oid)
+	return newest{r.serial, ok && !r.deleted}, err
 }
 
 // writePayloads puts the data of a large transaction into objects of its own.

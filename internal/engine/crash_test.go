@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"s3storage/internal/blob"
 	"s3storage/internal/bucket"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
@@ -276,6 +275,7 @@ var (
 		{"garbage", func(l *life) error { return l.commit(map[zodb.Oid]string{0: record("root", 1, 3)}) }},
 		{"pack", func(l *life) error { return l.Pack(l.ctx, zodb.MaxTid) }},
 		{"sweep", func(l *life) error { return l.sweep(l.ctx) }},
+		{"flush", func(l *life) error { return l.Flush(l.ctx) }},
 		{"creation", func(l *life) error {
 			return l.commit(map[zodb.Oid]string{0: record("root", 1, 3, 6), 6: record("new")})
 		}},
@@ -356,13 +356,21 @@ func view(t *testing.T, e *Engine) string {
 // missing.
 func checkClean(t *testing.T, e *Engine) {
 	t.Helper()
+	synctest.Wait() // for what is deleted in the background
 	if err := e.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	there := slices.Sorted(slices.Values(slices.Concat(
-		names(t, e.bucket, txlog.PayloadPrefix), names(t, e.bucket, blob.Prefix), names(t, e.bucket, txlog.ListPrefix))))
-	needed := slices.Sorted(maps.Keys(e.needed()))
-	needed = slices.DeleteFunc(needed, func(name string) bool { return strings.HasPrefix(name, txlog.Prefix) })
+	keep, err := e.files(t.Context())
+	if err == nil {
+		err = e.keepData(t.Context(), keep)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	needed := slices.Sorted(maps.Keys(keep))
+	there := slices.DeleteFunc(listed(t, e.bucket, ""), func(name string) bool {
+		return strings.HasPrefix(name, txlog.Prefix) || strings.HasPrefix(name, txlog.CheckpointPrefix) || strings.HasPrefix(name, bucket.ProbePrefix) || name == txlog.FormatName || name == txlog.HeadName
+	})
 	if !slices.Equal(there, needed) {
 		t.Errorf("in the bucket: %v\nneeded: %v", there, needed)
 	}
@@ -406,12 +414,14 @@ func TestACrashAtAnyWriteLosesNothingAndLeavesNothingHalfDone(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				wantNoDamage(t, b)
 				got := view(t, l.Engine)
 				if want := views[done : min(done+1, len(lifeSteps))+1]; !slices.Contains(want, got) {
 					t.Errorf("%d steps were done, then %q began; there is\n%s\ninstead of\n%s",
 						done, lifeSteps[min(done, len(lifeSteps)-1)].name, got, strings.Join(want, "or\n"))
 				}
 				checkClean(t, l.Engine)
+				wantNoDamage(t, b)
 
 				// And it goes on.
 				if err := l.commit(map[zodb.Oid]string{0: record("root", 1, 3, 7)}); err != nil {

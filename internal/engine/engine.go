@@ -1,12 +1,15 @@
 // Package engine is a ZODB storage on a bucket: it makes transactions of what
-// clients store, has the log commit them, and finds their records again.
+// clients store, has the log commit them, moves what is committed from the log
+// into segments, and finds it again.
 //
 // # State
 //
-// What readers see is what the log has settled: an index in memory of all
-// revisions, which point to records in log objects and payload objects, and a
-// list of all transactions. Both are rebuilt from the log when a node starts.
-// Data itself stays in the bucket and is read through a cache.
+// What readers see is what the log has settled: a *base*, the segments and index
+// tables that the log has adopted last (package base), and the *tail*, the
+// transactions since, which are in memory with their data. A flush writes the
+// tail out as a segment and a table; the log adopts a base with these, and the
+// tail begins anew. When it is opened, a node reads a checkpoint, its base and the
+// log from there on.
 //
 // What writers are judged by is more: also the transactions that are sequenced
 // but not settled (design, section 5). Invariants:
@@ -14,12 +17,14 @@
 //   - A transaction that passed its vote holds the locks of its objects until
 //     it has its tid and its place in the log; then it is pending until it is
 //     settled. So the newest serial of a locked object is the pending one, or
-//     else that of the index.
+//     else that of the tail, or else that of the base.
 //   - Tids are given out, and transactions appended to the log, under one
 //     mutex: their order is the same.
-//   - The index changes, and observers are told, under one write lock, a
+//   - The tail changes, and observers are told, under one write lock, a
 //     transaction at a time; readers look things up under the read lock. That
-//     gives invariant I6.
+//     gives invariant I6. Bases do not change, so they are looked into without
+//     any lock. A new one says the same as the old one and the tail together, less
+//     what a pack has dropped.
 //
 // A conflict with a pending transaction is told to the client only when that
 // one is settled: the client will ask for the state that won, and one that
@@ -30,19 +35,18 @@
 // The bytes of a blob go into an object of their own while they arrive. The vote
 // waits until it stands, the log names it.
 //
-// # Pack and deletion
+// # Changes of the base
 //
-// A pack is an entry of the log that lists the revisions it drops. From then on
-// they are no part of the database, which takes a while to be seen: it is applied
-// in portions, while transactions go on. Loads still find what was dropped until
-// the grace period is over, for clients that look at the past. What the log holds stays;
-// payload objects and blobs that no revision refers to any more are deleted by a
-// sweep. Invariants:
+// Flushes, merges and packs make new files and a base that lists them, and put an
+// entry into the log that has the base adopted. They come one at a time. Invariants:
 //
 //   - A pack is put into the log only if no transaction sequenced before it
 //     refers to an object that it drops.
 //   - Between the vote of a transaction that shares data with an older revision
 //     and its settling, no pack drops that revision: it is pinned.
+//   - Files, payload objects and blobs that the newest base no longer needs are
+//     deleted when a grace period is over, and never those of a snapshot's base.
+//     Until then loads still find what packs dropped.
 //   - A sweep deletes only what it saw before an object of the log that this
 //     node then wrote. A later leader begins to write only when it has read
 //     that object, so it has no part in what is deleted; what this node is
@@ -65,12 +69,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unique"
 
-	"s3storage/internal/blob"
+	"s3storage/internal/base"
 	"s3storage/internal/bucket"
 	"s3storage/internal/cache"
-	"s3storage/internal/index"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -78,7 +80,7 @@ import (
 // Options for Open. Node, Creator and Logger are required.
 type Options struct {
 	Log     txlog.Config
-	Memory  uint64 // bytes of data to keep in memory; 0 stands for 64 MiB
+	Memory  uint64 // bytes of the cache in memory; 0 stands for 64 MiB
 	Node    string // names this node to people
 	Creator string // name and version of the program
 	Logger  *slog.Logger
@@ -98,10 +100,31 @@ type Options struct {
 	// NoPackGC has packs keep objects that cannot be reached from the root.
 	NoPackGC bool
 
-	// CacheDir is a directory for pieces of blobs, in a directory of its own for
+	// CacheDir is a directory for what was read, in a directory of its own for
 	// each database, of CacheSize bytes at most. Empty for none.
 	CacheDir  string
 	CacheSize int64
+
+	// A tail of that many bytes, or log objects, is written out as a segment.
+	// Defaults 16 MiB, 1024.
+	FlushBytes, FlushObjects int
+
+	// SweepAfter is how long after the opening the first sweep comes. Default 10
+	// minutes.
+	SweepAfter time.Duration
+
+	// At has OpenReadOnly show what the database was then. Default: what it is.
+	At Moment
+
+	// OnMisled is called when clients may have cached what is not true: another node
+	// has taken the database back to what it was once, or this one has lagged so far
+	// behind that it does not know what was committed meanwhile. Clients have to
+	// connect anew. It may be nil.
+	OnMisled func()
+
+	// OpenBucket opens the bucket that a location names: that of the database
+	// which this one is a branch of.
+	OpenBucket func(ctx context.Context, location string) (bucket.Bucket, error)
 
 	// Now is the clock that tids come from. Default time.Now.
 	Now func() time.Time
@@ -114,6 +137,7 @@ type Engine struct {
 	log    *txlog.Log
 	cache  *cache.Cache
 	disk   *cache.Disk // or nil
+	reader *base.Reader
 	opts   Options
 
 	locks   *lockTable
@@ -121,29 +145,26 @@ type Engine struct {
 	uploads uploads
 	packing chan struct{} // held by the pack that is under way
 	janitor *janitor
-	windows windows
 
 	finishing chan struct{} // held by blobs that wait for the bucket
 
+	changing chan struct{} // held by the one change of the base that is under way
+
 	state struct { // what is settled
 		sync.RWMutex
-		index     *index.Memory
-		extras    map[txlog.Dropped]extra // what few revisions have
-		retired   []*retirement           // what packs dropped lately, the oldest first
-		drops     []*drop                 // packs that are being applied
-		opened    bool                    // Open has read the log
-		objects   []object                // that hold records
-		blobs     map[blob.ID]int         // in how many revisions
-		lists     []string                // objects that list what packs dropped
-		txns      []settledTxn
-		packed    zodb.Tid // up to which transactions are packed
-		packs     int      // how many packs there were, less those being applied
-		freed     bool     // a sweep has something to do
-		last      zodb.Tid
-		size      int64
-		oidMark   zodb.Oid
-		observers map[zodb.Observer]struct{}
-		changed   chan struct{} // closed at the next change, if anybody waits
+		view         *base.View
+		adopting     map[txlog.BaseID]adoption // that the log may come to adopt
+		adopted      txlog.Slot                // in which the log adopted the base that Open began with
+		position     txlog.Position            // no transaction before it is in the tail; at or behind that of the base
+		checkpointed uint64                    // number of the base that the newest checkpoint names
+		viewBytes    int64                     // that it takes up
+		tails        []*tail                   // the oldest first; the last one grows, one before it is being flushed
+		retired      []*retired                // bases that were replaced lately, the oldest first
+		packs        int                       // how many packs there were
+		last         zodb.Tid
+		oidMark      zodb.Oid
+		observers    map[zodb.Observer]struct{}
+		changed      chan struct{} // closed at the next change, if anybody waits
 	}
 
 	seq struct { // what is sequenced
@@ -153,42 +174,13 @@ type Engine struct {
 		pending   map[zodb.Oid]newest
 		finishing map[zodb.Tid]*transaction
 		late      map[zodb.Tid]*transaction // settled since the pack under way last looked; nil if there is none
-		pins      map[txlog.Dropped]int     // revisions that voted transactions share data with
+		pins      map[pin]int               // revisions that voted transactions share data with
 		readOnly  error                     // why there are no writes any more, if so
 	}
 
 	stats struct {
 		loads, stores, commits, aborts, conflicts, active atomic.Int64
 	}
-}
-
-// A settledTxn remembers a transaction of the log.
-type settledTxn struct {
-	tid  zodb.Tid
-	oids []zodb.Oid // of all its records, those that a pack dropped too
-
-	status                       byte
-	user, description, extension unique.Handle[string] // many are the same
-}
-
-// An object holds records.
-type object struct {
-	name  string
-	refs  int   // revisions that lie there
-	bytes int64 // of its records, for a payload object
-}
-
-// A retirement is what one pack dropped, while it can still be read.
-type retirement struct {
-	packs int // how many packs there were with it
-	until time.Time
-	index *index.Memory
-}
-
-// An extra is what few revisions have.
-type extra struct {
-	source zodb.Tid       // of the revision whose data it shares, or NoTid
-	blob   *blob.Ref // or nil
 }
 
 var (
@@ -200,27 +192,79 @@ var (
 // bucket, and takes the lead: another server on the same bucket can write no
 // more.
 func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
-	if opts.Memory == 0 {
-		opts.Memory = 64 << 20
-	}
-	if opts.MaxInline == 0 {
-		opts.MaxInline = 4 << 20
-	}
-	if opts.MaxRecords == 0 {
-		opts.MaxRecords = 1 << 21
-	}
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
+	opts.setDefaults()
 	f, err := txlog.ReadFormat(ctx, b)
 	if errors.Is(err, txlog.ErrNoDatabase) {
-		f, err = txlog.Create(ctx, b, opts.Creator, opts.Now())
+		f, err = txlog.Create(ctx, b, txlog.Format{Creator: opts.Creator, Created: opts.Now()})
 	}
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{bucket: b, format: f, opts: opts, locks: newLockTable(), packing: make(chan struct{}, 1), janitor: newJanitor(),
-		finishing: make(chan struct{}, maxFinishing)}
+	return open(ctx, b, f, opts)
+}
+
+// OpenExisting does what Open does, but makes no database.
+func OpenExisting(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
+	opts.setDefaults()
+	f, err := txlog.ReadFormat(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, b, f, opts)
+}
+
+func open(ctx context.Context, b bucket.Bucket, f *txlog.Format, opts Options) (*Engine, error) {
+	e, err := newEngine(b, f, opts)
+	if err != nil {
+		return nil, err
+	}
+	start := opts.Now()
+	e.log, err = txlog.Open(ctx, b, f, (*logObserver)(e), txlog.Options{Config: opts.Log, Node: opts.Node, Logger: opts.Logger})
+	if err != nil {
+		return nil, errors.Join(err, e.disk.Close())
+	}
+	e.seq.last, e.seq.packs = e.state.last, e.state.packs
+	e.oids.next = max(1, e.state.oidMark) // 0 is the root's
+	info := e.Info()
+	opts.Logger.Info("opened database", "bucket", b.Properties().Location, "database", f.Database,
+		"objects", info.Objects, "bytes", info.Size, "last", e.state.last,
+		"took", opts.Now().Sub(start).Round(time.Millisecond))
+	e.janitor.do(func() { e.clean(e.janitor.ctx) })
+	e.janitor.do(func() { e.compact(e.janitor.ctx) })
+	return e, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.Memory == 0 {
+		o.Memory = 64 << 20
+	}
+	if o.MaxInline == 0 {
+		o.MaxInline = 4 << 20
+	}
+	if o.MaxRecords == 0 {
+		o.MaxRecords = 1 << 21
+	}
+	if o.FlushBytes == 0 {
+		o.FlushBytes = 16 << 20
+	}
+	if o.FlushObjects == 0 {
+		o.FlushObjects = 1024
+	}
+	if o.SweepAfter == 0 {
+		o.SweepAfter = 10 * time.Minute
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+}
+
+// newEngine returns an engine without a log.
+func newEngine(b bucket.Bucket, f *txlog.Format, opts Options) (*Engine, error) {
+	e := &Engine{
+		bucket: b, format: f, opts: opts, locks: newLockTable(), janitor: newJanitor(),
+		packing: make(chan struct{}, 1), changing: make(chan struct{}, 1), finishing: make(chan struct{}, maxFinishing),
+	}
+	var err error
 	if e.cache, err = cache.New(opts.Memory); err != nil {
 		return nil, err
 	}
@@ -230,39 +274,37 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 			opts.Logger.Warn("there will be no cache on local disk", "err", err)
 		}
 	}
-	e.state.index = index.NewMemory()
-	e.state.extras = make(map[txlog.Dropped]extra)
-	e.state.blobs = make(map[blob.ID]int)
+	e.reader = &base.Reader{Bucket: b, Database: f.Database, Memory: e.cache, Disk: e.disk, Open: opts.OpenBucket}
+	e.state.adopting = make(map[txlog.BaseID]adoption)
 	e.state.observers = make(map[zodb.Observer]struct{})
 	e.uploads.mu.names = make(map[string]struct{})
-	e.seq.pins = make(map[txlog.Dropped]int)
+	e.seq.pins = make(map[pin]int)
 	e.seq.pending = make(map[zodb.Oid]newest)
 	e.seq.finishing = make(map[zodb.Tid]*transaction)
-	start := opts.Now()
-	e.log, err = txlog.Open(ctx, b, f, (*logObserver)(e), txlog.Options{Config: opts.Log, Node: opts.Node, Logger: opts.Logger})
-	if err != nil {
-		return nil, errors.Join(err, e.disk.Close())
-	}
-	e.seq.last, e.seq.packs = e.state.last, e.state.packs
-	e.oids.next = max(1, e.state.oidMark) // 0 is the root's
-	opts.Logger.Info("opened database", "bucket", b.Properties().Location, "database", f.Database,
-		"objects", e.state.index.Live(), "transactions", len(e.state.txns), "last", e.state.last,
-		"took", opts.Now().Sub(start).Round(time.Millisecond))
-	e.state.Lock()
-	e.state.opened = true
-	e.state.freed = false // old packs had their sweeps
-	e.state.Unlock()
-	e.janitor.do(func() { e.clean(e.janitor.ctx) })
 	return e, nil
 }
 
 // Close waits, for as long as ctx lets it, until transactions that were
 // finished are in the log, and ends all writing.
 func (e *Engine) Close(ctx context.Context) error {
+	if e.log == nil {
+		return e.disk.Close()
+	}
 	e.endWrites(fmt.Errorf("%w: %w", zodb.ErrReadOnly, zodb.ErrClosed))
 	err := e.log.Flush(ctx)
+	e.janitor.end()
+	if err == nil && e.leads() == nil {
+		e.lastFlush(ctx)
+	}
+	// Whoever waits for the log to adopt a base has to be told that it will not.
 	e.log.Close()
-	e.janitor.stop()
+	e.seq.Lock()
+	e.seq.readOnly = fmt.Errorf("%w: the server was stopped", zodb.ErrReadOnly)
+	e.seq.Unlock()
+	e.state.Lock()
+	e.announceLocked()
+	e.state.Unlock()
+	e.janitor.wg.Wait()
 	err = errors.Join(err, e.disk.Close())
 	if err != nil {
 		return fmt.Errorf("closing %s: %w", e.bucket.Properties().Location, err)
@@ -289,6 +331,21 @@ func (e *Engine) ReadOnly() error {
 	return e.seq.readOnly
 }
 
+// leadsLocked returns why this node may not write, unless it may, or is being
+// closed, when it ends what it has begun. The caller holds seq.
+func (e *Engine) leadsLocked() error {
+	if err := e.seq.readOnly; err != nil && !errors.Is(err, zodb.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+func (e *Engine) leads() error {
+	e.seq.Lock()
+	defer e.seq.Unlock()
+	return e.leadsLocked()
+}
+
 // Info implements zodb.Storage.
 func (e *Engine) Info() zodb.Info {
 	e.state.RLock()
@@ -297,7 +354,12 @@ func (e *Engine) Info() zodb.Info {
 }
 
 func (e *Engine) infoLocked() zodb.Info {
-	return zodb.Info{Name: e.bucket.Properties().Location, Objects: e.state.index.Live(), Size: e.state.size}
+	info := zodb.Info{Name: e.bucket.Properties().Location, Objects: e.state.view.Live, Size: e.state.viewBytes}
+	for _, t := range e.state.tails {
+		info.Objects += t.live
+		info.Size += t.bytes + t.blobBytes
+	}
+	return info
 }
 
 // Stats implements zodb.Storage.
@@ -347,6 +409,15 @@ func (e *Engine) announceLocked() {
 // true. It fails when there are no writes any more: what is reached then may be
 // another leader's doing.
 func (e *Engine) await(ctx context.Context, reached func() bool) error {
+	return e.awaitWhile(ctx, e.ReadOnly, reached)
+}
+
+// awaitLead does it also while the engine is being closed.
+func (e *Engine) awaitLead(ctx context.Context, reached func() bool) error {
+	return e.awaitWhile(ctx, e.leads, reached)
+}
+
+func (e *Engine) awaitWhile(ctx context.Context, refused func() error, reached func() bool) error {
 	for {
 		e.state.Lock()
 		ok := reached()
@@ -356,7 +427,7 @@ func (e *Engine) await(ctx context.Context, reached func() bool) error {
 		changed := e.state.changed
 		e.state.Unlock()
 		// In this order: the log is followed only after writes have ended.
-		if err := e.ReadOnly(); err != nil || ok {
+		if err := refused(); err != nil || ok {
 			return err
 		}
 		select {

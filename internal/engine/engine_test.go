@@ -18,6 +18,7 @@ import (
 	"s3storage/internal/bucket"
 	"s3storage/internal/buckettest/faults"
 	"s3storage/internal/cache"
+	"s3storage/internal/segment"
 	"s3storage/internal/storagetest"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
@@ -163,7 +164,7 @@ func TestDatabaseIsFoundAgain(t *testing.T) {
 			t.Errorf("revision %d: %q, %v", i, data, err)
 		}
 	}
-	if got := e.Info(); got.Objects != before.Objects || got.Size <= before.Size {
+	if got := e.Info(); got.Objects != before.Objects || got.Size == 0 {
 		t.Errorf("%+v, before %+v", got, before)
 	}
 	h, err := e.History(t.Context(), 7, 3)
@@ -182,7 +183,7 @@ func TestDatabaseIsFoundAgain(t *testing.T) {
 func TestAnEngineThatCannotOpenLetsGoOfItsDiskCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // the retries wait
 		b := bucket.NewMemory()
-		f, err := txlog.Create(t.Context(), b, "test", time.Now())
+		f, err := txlog.Create(t.Context(), b, txlog.Format{Creator: "test", Created: time.Now()})
 		if err == nil {
 			err = b.Put(t.Context(), txlog.Name(0, 1), []byte("no log object"))
 		}
@@ -417,31 +418,35 @@ func TestConflictIsToldOnlyWhenTheWinnerCanBeLoaded(t *testing.T) {
 }
 
 func TestDamagedRecordIsNeverServed(t *testing.T) {
-	b := bucket.NewMemory()
-	e := openEngine(t, b, func(o *Options) { o.Memory = 1 })
-	commit(t, e, stored{1, 0, "precious data"})
-	var names []string
-	err := b.List(t.Context(), txlog.Prefix, "", func(i bucket.Info) error { names = append(names, i.Name); return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	name := names[len(names)-1]
-	data, err := b.Get(t.Context(), name, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data = bytes.Clone(data)
-	data[bytes.Index(data, []byte("precious"))] ^= 0x20
-	if err := b.Put(t.Context(), name, data); err != nil {
-		t.Fatal(err)
-	}
-	if e.cache, err = cache.New(1); err != nil { // forgets what was committed
-		t.Fatal(err)
-	}
-	_, _, err = e.LoadBefore(t.Context(), 1, zodb.MaxTid)
-	if !errors.Is(err, zodb.ErrCorrupt) || !strings.Contains(err.Error(), name) {
-		t.Errorf("%v", err)
-	}
+	synctest.Test(t, func(t *testing.T) { // the retries wait
+		b := bucket.NewMemory()
+		e := openEngine(t, b)
+		commit(t, e, stored{1, 0, "precious data"})
+		closeEngine(t, e)
+		e = openEngine(t, b)
+		name := listed(t, b, segment.Prefix)[0]
+		whole, err := b.Get(t.Context(), name, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range whole {
+			damaged := bytes.Clone(whole)
+			damaged[i] ^= 0x20
+			if err := b.Put(t.Context(), name, damaged); err != nil {
+				t.Fatal(err)
+			}
+			if e.cache, err = cache.New(1); err != nil { // forgets what was read
+				t.Fatal(err)
+			}
+			e.reader.Memory = e.cache
+			rev, _, err := e.LoadBefore(t.Context(), 1, zodb.MaxTid)
+			switch {
+			case err == nil && string(rev.Data) == "precious data":
+			case !errors.Is(err, zodb.ErrCorrupt) && !errors.Is(err, zodb.ErrNewerFormat) || !strings.Contains(err.Error(), name):
+				t.Errorf("with byte %d damaged: %q, %v", i, rev.Data, err)
+			}
+		}
+	})
 }
 
 func TestBadInputIsRefusedWithoutHarm(t *testing.T) {

@@ -1,17 +1,20 @@
 package engine
 
 import (
-	"cmp"
 	"context"
-	"errors"
+	"encoding/binary"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"s3storage/internal/base"
 	"s3storage/internal/bucket"
-	"s3storage/internal/index"
 	"s3storage/internal/pydata"
+	"s3storage/internal/segment"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -28,317 +31,331 @@ func (e *Engine) Pack(ctx context.Context, tid zodb.Tid) error {
 		return err
 	}
 	start := time.Now()
-	e.state.RLock()
-	tid = min(tid, e.state.last)
-	packed := e.state.packed
-	e.state.RUnlock()
+	tid = min(tid, e.LastTransaction())
 	log := e.opts.Logger.With("bucket", e.bucket.Properties().Location, "to", tid.Time().Format(time.RFC3339))
-	if tid <= packed {
+	if packed := e.packedTo(); tid <= packed {
 		log.Info("nothing to pack: the database was packed to a later time", "packed", packed.Time().Format(time.RFC3339))
 		return nil
 	}
-	dropped, written, err := e.pack(ctx, tid)
+	d, err := e.pack(ctx, tid)
 	if err != nil {
-		outcome := "nothing was dropped"
-		if written {
-			outcome = "whether anything was dropped will be known when the database is opened again"
-		}
-		return fmt.Errorf("packing %s: %w; %s", e.bucket.Properties().Location, err, outcome)
+		return fmt.Errorf("packing %s: %w", e.bucket.Properties().Location, err)
 	}
-	log.Info("packed", "revisions", dropped, "took", time.Since(start).Round(time.Millisecond))
+	log.Info("packed", "revisions", d.Revisions, "objects", d.Objects, "bytes", d.Bytes, "took", time.Since(start).Round(time.Millisecond))
 	return nil
 }
 
-// pack finds what to drop and drops it. It returns how many revisions that were,
-// and whether it got as far as the log.
-func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped int, written bool, err error) {
-	p, err := e.plan(ctx, tid)
-	if err != nil {
-		return 0, false, err
+// pack finds what to drop and drops it.
+func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped, error) {
+	for {
+		// All that is packed has to be in the base.
+		if err := e.flush(ctx); err != nil {
+			return dropped{}, err
+		}
+		e.state.RLock()
+		v := e.state.view
+		e.state.RUnlock()
+		d, done, err := e.packView(ctx, v, tid)
+		if err != nil || done {
+			return d, err
+		}
+		e.opts.Logger.Info("a transaction refers to what was about to be dropped; the pack begins anew", "bucket", e.bucket.Properties().Location)
 	}
-	entry := &txlog.Pack{Tid: tid}
-	release := func() {
-		for _, id := range entry.Lists {
-			e.uploads.remove(id.Name())
+}
+
+// packView packs what is in a base. done is false where a later transaction needs
+// what would be dropped.
+func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dropped, done bool, err error) {
+	progress := &progress{log: e.opts.Logger.With("bucket", e.bucket.Properties().Location)}
+	p, err := newPlan(ctx, v, nil, tid, !e.opts.NoPackGC, "", e.data, progress)
+	if err != nil {
+		return d, false, err
+	}
+	defer p.close()
+	if !p.changes {
+		return d, true, nil
+	}
+	var written []string
+	defer func() {
+		for _, name := range written {
+			e.uploads.remove(name)
+		}
+	}()
+	segments, err := e.rewrite(ctx, p, progress, &written)
+	if err != nil {
+		return d, false, err
+	}
+	var tables []base.Table
+	if p.live > 0 || len(segments) > 0 {
+		table, err := e.writeTable(ctx, p.entries())
+		if err != nil {
+			return d, false, err
+		}
+		written = append(written, table.ID.Name())
+		if table.Entries > 0 {
+			tables = append(tables, table)
 		}
 	}
 	defer func() {
-		if !written || err == nil { // else its lists may be needed yet
-			release()
-		}
 		e.seq.Lock()
 		e.seq.late = nil
 		e.seq.Unlock()
 	}()
+	seen := v.Last()
 	for {
-		// Transactions went on meanwhile.
-		if err := p.catchUp(ctx); err != nil {
-			return 0, false, err
+		now, needed, err := e.catchUp(ctx, p, seen)
+		if err != nil || needed {
+			return d, false, err
 		}
-		if p.changed {
-			p.changed = false
-			entry.Dropped = p.dropped()
-			if len(entry.Dropped) == 0 && !p.changes {
-				return 0, false, nil
-			}
-			release() // lists that were written before are left to a sweep
-			entry.NameLists()
-			for _, id := range entry.Lists {
-				e.uploads.add(id.Name())
-			}
-			if err := entry.WriteLists(ctx, e.bucket, e.format.Database); err != nil {
-				return 0, false, err
-			}
-			continue
+		seen = now
+		done, err := e.adoptPack(ctx, p, seen, segments, tables)
+		if err != nil || done {
+			return p.dropped, done, err
 		}
-		packs, ok, err := e.appendPack(entry, p)
-		if err != nil {
-			return 0, false, err
-		}
-		if ok {
-			// It is in the log, or will be unless the lead is lost.
-			err := e.await(ctx, func() bool { return e.state.packs >= packs })
-			return len(entry.Dropped), true, err
-		}
-		if err := bucket.Sleep(ctx, 10*time.Millisecond); err != nil {
-			return 0, false, err
+		if err := bucket.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return d, false, err
 		}
 	}
 }
 
-// appendPack puts the pack into the log, unless a transaction that p has not
-// seen, or one that was voted, may need what is dropped. packs is the number of
-// packs that there will be then.
-func (e *Engine) appendPack(entry *txlog.Pack, p *packPlan) (packs int, ok bool, err error) {
-	e.seq.Lock()
-	defer e.seq.Unlock()
-	if e.seq.readOnly != nil {
-		return 0, false, e.seq.readOnly
+// rewritesAsync is how many segments are written anew at a time.
+const rewritesAsync = 2
+
+// rewrite writes the segments anew of which something is dropped, and returns all.
+// Neighbours become one, until it is large.
+func (e *Engine) rewrite(ctx context.Context, p *packPlan, progress *progress, written *[]string) (all []base.Segment, err error) {
+	next, stop := iter.Pull2(p.drops.Sorted())
+	defer stop()
+	drops := dropReader{next: next}
+	var groups []*rewriting
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(rewritesAsync)
+	defer func() {
+		if waited := g.Wait(); waited != nil {
+			err = waited // which is why the context has ended, too
+		}
+		for _, r := range groups {
+			if r.anew {
+				*written = append(*written, r.result.ID.Name())
+			}
+			if r.result.Txns > 0 {
+				all = append(all, r.result)
+			}
+		}
+	}()
+	done, total := int64(0), int64(0)
+	for i := range p.v.Segments {
+		total += p.v.Segments[i].Size
 	}
-	for pin := range e.seq.pins {
-		if _, drops := slices.BinarySearchFunc(entry.Dropped, pin, cmpDropped); drops {
-			return 0, false, nil
+	group := &rewriting{p: p}
+	end := func() {
+		if len(group.segments) == 0 {
+			return
+		}
+		r := group
+		groups = append(groups, r)
+		group = &rewriting{p: p}
+		g.Go(func() error {
+			seg, err := e.writeSegment(gctx, func(w *segment.Writer) error { return r.fill(gctx, w) })
+			r.result, r.anew = seg, err == nil
+			return err
+		})
+	}
+	for i := range p.v.Segments {
+		s := &p.v.Segments[i]
+		gone, err := drops.upTo(s.End())
+		if err == nil {
+			err = gctx.Err()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(gone) == 0 || group.size >= fullSegment/2 {
+			end()
+		}
+		progress.tell("writing segments anew", done, total)
+		done += s.Size
+		if len(gone) == 0 {
+			groups = append(groups, &rewriting{result: *s})
+			continue
+		}
+		group.segments = append(group.segments, i)
+		group.gone = append(group.gone, gone...)
+		group.size += s.Size
+	}
+	end()
+	return nil, nil
+}
+
+// A rewriting is of segments that become one.
+type rewriting struct {
+	p        *packPlan
+	segments []int
+	gone     []segment.Key // what is dropped of them, in order
+	size     int64
+
+	result base.Segment // the one that they become
+	anew   bool         // it was written
+}
+
+// fill writes what is left of the segments.
+func (r *rewriting) fill(ctx context.Context, w *segment.Writer) error {
+	gone := r.gone
+	write := copyInto(w)
+	for _, i := range r.segments {
+		err := r.p.v.Scan(ctx, i, segment.WithData|segment.WithReferences, func(t *segment.Txn) error {
+			had := len(t.Records)
+			t.Records = slices.DeleteFunc(t.Records, func(rec segment.Record) bool {
+				drop := len(gone) > 0 && gone[0] == segment.Key{Tid: t.Tid, K: rec.K}
+				if drop {
+					gone = gone[1:]
+				}
+				return drop
+			})
+			if had > 0 && len(t.Records) == 0 && t.Tid <= r.p.tid {
+				return nil
+			}
+			return write(t)
+		})
+		if err != nil {
+			return err
 		}
 	}
-	for _, unseen := range []map[zodb.Tid]*transaction{e.seq.finishing, e.seq.late} {
-		for tid, t := range unseen {
-			if tid <= p.seen {
+	if len(gone) > 0 {
+		return fmt.Errorf("%s is %w: it has no record %s, of which its index and references tell",
+			r.p.v.Segments[r.segments[0]].ID.Name(), zodb.ErrCorrupt, gone[0])
+	}
+	return nil
+}
+
+// A dropReader reads what is dropped, in the order of segments.
+type dropReader struct {
+	next func() ([]byte, error, bool)
+	one  *segment.Key // that was read and not yet returned
+}
+
+// upTo returns what is dropped of transactions up to a tid, beyond what it returned
+// before.
+func (r *dropReader) upTo(tid zodb.Tid) (keys []segment.Key, err error) {
+	for {
+		if r.one == nil {
+			b, err, ok := r.next()
+			if err != nil || !ok {
+				return keys, err
+			}
+			r.one = &segment.Key{Tid: zodb.Tid(binary.BigEndian.Uint64(b)), K: binary.BigEndian.Uint32(b[8:])}
+		}
+		if r.one.Tid > tid {
+			return keys, nil
+		}
+		keys = append(keys, *r.one)
+		r.one = nil
+	}
+}
+
+// catchUp looks at the transactions that were settled after seen. needed tells
+// whether one of them refers to what would be dropped.
+func (e *Engine) catchUp(ctx context.Context, p *packPlan, seen zodb.Tid) (now zodb.Tid, needed bool, err error) {
+	e.seq.Lock()
+	e.seq.late = make(map[zodb.Tid]*transaction) // what is settled from here on
+	pins := slices.Collect(maps.Keys(e.seq.pins))
+	e.seq.Unlock()
+	needs := func(oid zodb.Oid, source zodb.Tid) (bool, error) {
+		if source == zodb.NoTid || source > p.tid {
+			return false, nil
+		}
+		keeps, err := p.keeps(ctx, oid, source)
+		return !keeps, err
+	}
+	for _, pin := range pins {
+		if needed, err := needs(pin.oid, pin.serial); needed || err != nil {
+			return seen, needed, err
+		}
+		p.keptPins[pin] = true
+	}
+	h := e.history(seen+1, zodb.MaxTid, false)
+	for {
+		t, err := h.next(ctx)
+		if t == nil || err != nil {
+			return h.to, false, err
+		}
+		for i, r := range t.records {
+			if r.deleted {
 				continue
 			}
-			for i := range t.txn.Records {
-				if needs, err := p.mayNeed(&t.txn.Records[i], tid, entry.Dropped); needs || err != nil {
-					return 0, false, err
+			if needed, err := needs(r.oid, t.sources[i]); needed || err != nil {
+				return seen, needed, err
+			}
+			if !p.gc {
+				continue
+			}
+			data, err := e.data(ctx, r)
+			if err != nil {
+				return seen, false, err
+			}
+			refs, err := pydata.References(data)
+			if err != nil {
+				return seen, false, unreadable(r.oid, r.serial, err)
+			}
+			if slices.ContainsFunc(refs, p.garbage.has) {
+				return seen, true, nil
+			}
+		}
+	}
+}
+
+// unreadable says that nobody knows what a revision refers to.
+func unreadable(oid zodb.Oid, serial zodb.Tid, err error) error {
+	return fmt.Errorf("cannot tell what revision %s of object %s refers to, so not what is garbage: %w; "+
+		"pack without garbage collection", serial, oid, err)
+}
+
+// adoptPack has the log adopt what the pack has written, unless a transaction
+// that it has not seen may need what is dropped.
+func (e *Engine) adoptPack(ctx context.Context, p *packPlan, seen zodb.Tid, segments []base.Segment, tables []base.Table) (bool, error) {
+	let, err := e.hold(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer let()
+	b := e.successor()
+	// There were only flushes meanwhile, which have added to the ends.
+	b.Segments = append(slices.Clone(segments), b.Segments[len(p.v.Segments):]...)
+	b.Tables = append(slices.Clone(tables), b.Tables[len(p.v.Tables):]...)
+	b.Packed = p.tid
+	b.Live -= p.before - p.live
+	b.BlobBytes -= p.blobsOf
+	return e.adopt(ctx, b, txlog.BasePack, p.blobs, func() (bool, error) {
+		for pin := range e.seq.pins {
+			if pin.serial <= p.tid && !p.keptPins[pin] {
+				return false, nil
+			}
+		}
+		for _, unseen := range []map[zodb.Tid]*transaction{e.seq.finishing, e.seq.late} {
+			for tid, t := range unseen {
+				if tid <= seen {
+					continue
+				}
+				for i := range t.txn.Records {
+					if needs, err := p.mayNeed(&t.txn.Records[i], tid); needs || err != nil {
+						return false, err
+					}
 				}
 			}
 		}
-	}
-	entry.At = e.opts.Now().Truncate(time.Second)
-	e.log.AppendPack(entry)
-	e.seq.packs++
-	return e.seq.packs, true, nil
-}
-
-func cmpDropped(a, b txlog.Dropped) int {
-	if a.Oid != b.Oid {
-		return cmp.Compare(a.Oid, b.Oid)
-	}
-	return cmp.Compare(a.Serial, b.Serial)
-}
-
-// A packPlan is what a pack to a time would drop, as far as it has looked.
-//
-// Of each object the revision that was current at the time, and all later
-// ones, stay; so does an older one whose data a later one shares, as FileStorage
-// has it. With garbage collection, a current revision stays only if the object
-// can be reached: over current revisions from the root, or from any later
-// revision. (FileStorage follows only later revisions that share older data. It
-// loses objects that were unreachable at the time and are referred to later.)
-type packPlan struct {
-	e    *Engine
-	tid  zodb.Tid
-	seen zodb.Tid // transactions up to this are accounted for
-
-	// What a pack changes besides: transactions without records go, and
-	// records no longer share data. A pack that changes nothing is none.
-	changes bool
-
-	changed bool // since dropped was asked last
-
-	old     []txlog.Dropped         // to be dropped in any case
-	current map[zodb.Oid]zodb.Tid   // the serials of those that stay if they can be reached
-	refs    map[zodb.Oid][]zodb.Oid // what these refer to
-	reached map[zodb.Oid]struct{}   // of current
-}
-
-// plan looks at every object.
-func (e *Engine) plan(ctx context.Context, tid zodb.Tid) (*packPlan, error) {
-	p := &packPlan{
-		e: e, tid: tid, changed: true,
-		current: make(map[zodb.Oid]zodb.Tid),
-		refs:    make(map[zodb.Oid][]zodb.Oid),
-		reached: make(map[zodb.Oid]struct{}),
-	}
-	e.state.Lock()
-	p.seen = e.state.last
-	oids := e.state.index.Oids()
-	first, _ := slices.BinarySearchFunc(e.state.txns, e.state.packed+1, byTid)
-	last, _ := slices.BinarySearchFunc(e.state.txns, tid+1, byTid)
-	p.changes = slices.ContainsFunc(e.state.txns[first:last], func(s settledTxn) bool { return len(s.oids) == 0 })
-	e.state.Unlock()
-
-	var scan []scanned
-	for some := range slices.Chunk(oids, 1024) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		e.state.RLock()
-		for _, oid := range some {
-			scan = p.objectLocked(oid, scan)
-		}
-		e.state.RUnlock()
-	}
-	if e.opts.NoPackGC {
-		clear(p.current)
-		return p, nil
-	}
-	if _, ok := p.current[0]; !ok && len(p.current) > 0 && !slices.ContainsFunc(scan, func(s scanned) bool { return s.later }) {
-		return nil, errors.New("the database has no root object (oid 0) at that time, so that all of it would be garbage; " +
-			"pack without garbage collection, or to another time")
-	}
-	var later []zodb.Oid
-	err := e.scan(ctx, scan, func(s scanned, refs []zodb.Oid) {
-		if s.later {
-			later = append(later, refs...)
-		} else {
-			p.refs[s.oid] = refs
-		}
+		return true, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	p.reach([]zodb.Oid{0})
-	p.reach(later)
-	return p, nil
-}
-
-// objectLocked decides about the revisions of one object, and adds those whose
-// references count to scan.
-func (p *packPlan) objectLocked(oid zodb.Oid, scan []scanned) []scanned {
-	e := p.e
-	all := e.state.index.Revisions(oid)
-	after, _ := slices.BinarySearchFunc(all, p.tid+1, func(r index.Revision, tid zodb.Tid) int { return cmp.Compare(r.Serial, tid) })
-	shared := make(map[zodb.Tid]bool)
-	for _, r := range all[after:] {
-		if source := e.state.extras[txlog.Dropped{Oid: oid, Serial: r.Serial}].source; source != zodb.NoTid {
-			shared[source] = true
-		}
-		if r.Serial <= p.seen && !r.Deleted() {
-			scan = append(scan, scanned{oid, r, true})
-		}
-	}
-	for i, r := range all[:after] {
-		p.changes = p.changes || e.sourceLocked(oid, r.Serial) != zodb.NoTid
-		switch {
-		case shared[r.Serial]:
-			if !r.Deleted() {
-				scan = append(scan, scanned{oid, r, true})
-			}
-		case i == after-1 && !r.Deleted():
-			p.current[oid] = r.Serial
-			scan = append(scan, scanned{oid, r, false})
-		default:
-			p.old = append(p.old, txlog.Dropped{Oid: oid, Serial: r.Serial})
-		}
-	}
-	return scan
-}
-
-// reach marks what can be reached from the objects, themselves included.
-func (p *packPlan) reach(todo []zodb.Oid) {
-	for len(todo) > 0 {
-		oid := todo[len(todo)-1]
-		todo = todo[:len(todo)-1]
-		if !p.garbage(oid) {
-			continue
-		}
-		p.reached[oid] = struct{}{}
-		p.changed = true
-		todo = append(todo, p.refs[oid]...)
-		delete(p.refs, oid)
-	}
-}
-
-// garbage tells whether the object would be dropped.
-func (p *packPlan) garbage(oid zodb.Oid) bool {
-	if _, ok := p.current[oid]; !ok {
-		return false
-	}
-	_, reached := p.reached[oid]
-	return !reached
-}
-
-// catchUp looks at the transactions that were settled since, and at what those
-// share data with that were voted.
-func (p *packPlan) catchUp(ctx context.Context) error {
-	e := p.e
-	e.seq.Lock()
-	e.seq.late = nil
-	if !p.changed { // else lists are written first, which may take long
-		e.seq.late = make(map[zodb.Tid]*transaction)
-	}
-	sources := slices.Collect(maps.Keys(e.seq.pins))
-	e.seq.Unlock()
-	var scan []scanned
-	e.state.RLock()
-	for _, pin := range sources {
-		if r, ok := e.state.index.At(pin.Oid, pin.Serial); ok && !r.Deleted() {
-			scan = append(scan, scanned{pin.Oid, r, true})
-		}
-	}
-	first, _ := slices.BinarySearchFunc(e.state.txns, p.seen+1, byTid)
-	for _, s := range e.state.txns[first:] {
-		for _, oid := range s.oids {
-			if source := e.state.extras[txlog.Dropped{Oid: oid, Serial: s.tid}].source; source != zodb.NoTid {
-				sources = append(sources, txlog.Dropped{Oid: oid, Serial: source})
-			}
-			if r, ok := e.state.index.At(oid, s.tid); ok && !r.Deleted() {
-				scan = append(scan, scanned{oid, r, true})
-			}
-		}
-	}
-	p.seen = e.state.last
-	e.state.RUnlock()
-	for _, s := range sources {
-		if p.current[s.Oid] == s.Serial {
-			p.reach([]zodb.Oid{s.Oid})
-		}
-	}
-	if len(sources) > 0 {
-		slices.SortFunc(sources, cmpDropped)
-		before := len(p.old)
-		p.old = slices.DeleteFunc(p.old, func(d txlog.Dropped) bool {
-			_, shared := slices.BinarySearchFunc(sources, d, cmpDropped)
-			return shared
-		})
-		p.changed = p.changed || len(p.old) < before
-	}
-	if e.opts.NoPackGC {
-		return nil
-	}
-	return e.scan(ctx, scan, func(_ scanned, refs []zodb.Oid) { p.reach(refs) })
 }
 
 // mayNeed tells whether a record that the plan has not seen needs what is to be
-// dropped, or cannot tell without reading. A revision that the plan has seen, and
-// that is not to be dropped, refers to nothing that is.
-func (p *packPlan) mayNeed(rec *txlog.Record, serial zodb.Tid, dropped []txlog.Dropped) (bool, error) {
+// dropped, or cannot tell without reading.
+func (p *packPlan) mayNeed(rec *txlog.Record, serial zodb.Tid) (bool, error) {
 	switch {
 	case rec.Kind == txlog.RecordDeletion:
 		return false, nil
 	case rec.Kind == txlog.RecordShared:
-		_, drops := slices.BinarySearchFunc(dropped, txlog.Dropped{Oid: rec.Oid, Serial: rec.Source}, cmpDropped)
-		return drops, nil
-	case p.e.opts.NoPackGC:
+		return true, nil
+	case !p.gc:
 		return false, nil
 	case rec.Kind != txlog.RecordData:
 		return true, nil
@@ -347,17 +364,5 @@ func (p *packPlan) mayNeed(rec *txlog.Record, serial zodb.Tid, dropped []txlog.D
 	if err != nil {
 		return false, unreadable(rec.Oid, serial, err)
 	}
-	return slices.ContainsFunc(refs, p.garbage), nil
-}
-
-// dropped returns all revisions to be dropped, in order.
-func (p *packPlan) dropped() []txlog.Dropped {
-	all := slices.Clone(p.old)
-	for oid, serial := range p.current {
-		if !p.e.opts.NoPackGC && p.garbage(oid) {
-			all = append(all, txlog.Dropped{Oid: oid, Serial: serial})
-		}
-	}
-	slices.SortFunc(all, cmpDropped)
-	return all
+	return slices.ContainsFunc(refs, p.garbage.has), nil
 }

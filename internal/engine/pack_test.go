@@ -15,7 +15,6 @@ import (
 
 	"s3storage/internal/bucket"
 	"s3storage/internal/storagetest"
-	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
 
@@ -58,7 +57,7 @@ func loadBlob(t *testing.T, e *Engine, oid zodb.Oid, serial zodb.Tid) (string, e
 	return string(data), err
 }
 
-func names(t *testing.T, b bucket.Bucket, prefix string) (all []string) {
+func listed(t *testing.T, b bucket.Bucket, prefix string) (all []string) {
 	t.Helper()
 	err := b.List(t.Context(), prefix, "", func(i bucket.Info) error {
 		all = append(all, i.Name)
@@ -122,7 +121,7 @@ func TestWhatAPackDroppedCanBeReadUntilTheGraceIsOver(t *testing.T) {
 		if err := read(); !isKeyError(err) {
 			t.Error(err)
 		}
-		if left := names(t, e.bucket, "blob/"); len(left) > 0 {
+		if left := listed(t, e.bucket, "blob/"); len(left) > 0 {
 			t.Error(left)
 		}
 	})
@@ -174,24 +173,35 @@ func TestAPackIsStillThereAfterARestart(t *testing.T) {
 	}
 }
 
+// planOf makes a plan of all that is settled.
+func planOf(t *testing.T, e *Engine, tid zodb.Tid) *packPlan {
+	t.Helper()
+	if err := e.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := newPlan(t.Context(), e.state.view, nil, tid, !e.opts.NoPackGC, t.TempDir(), e.data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	return p
+}
+
 func TestAPackDoesNotDropWhatACommitDuringItRefersTo(t *testing.T) {
 	b := bucket.NewMemory()
 	e := openEngine(t, b)
 	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost", 2)}, stored{2, 0, record("child")})
-	p, err := e.plan(t.Context(), t1)
-	if err != nil {
-		t.Fatal(err)
+	p := planOf(t, e, t1)
+	if p.dropped.Revisions != 2 {
+		t.Fatal(p.dropped)
 	}
-	if got := p.dropped(); len(got) != 2 {
-		t.Fatal(got)
+	if _, needed, err := e.catchUp(t.Context(), p, t1); needed || err != nil {
+		t.Fatal(needed, err)
 	}
 	// Found again, after the pack has looked.
 	commit(t, e, stored{0, t1, record("root", 1)})
-	if err := p.catchUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := p.dropped(); len(got) != 0 {
-		t.Error(got)
+	if _, needed, err := e.catchUp(t.Context(), p, t1); !needed || err != nil {
+		t.Error(needed, err)
 	}
 }
 
@@ -211,20 +221,16 @@ func TestAPackWaitsForTransactionsThatMayNeedWhatItDrops(t *testing.T) {
 	g := gated{bucket.NewMemory(), new(sync.RWMutex)}
 	e := openEngine(t, g)
 	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost", 2)}, stored{2, 0, record("child")})
+	p := planOf(t, e, t1)
+	if p.dropped.Revisions != 2 {
+		t.Errorf("the plan is to drop %v", p.dropped)
+	}
 	g.gate.Lock() // from here on transactions are sequenced, but not settled
 	txn := begin(t, e, stored{0, t1, record("root", 1)})
 	vote(t, txn)
 	committed := make(chan error, 1)
 	txn.Finish(func(_ *zodb.Commit, err error) { committed <- err })
-	p, err := e.plan(t.Context(), t1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	entry := &txlog.Pack{Tid: t1, Dropped: p.dropped()}
-	if len(entry.Dropped) != 2 {
-		t.Errorf("the plan is to drop %v", entry.Dropped)
-	}
-	if _, ok, err := e.appendPack(entry, p); ok || err != nil {
+	if ok, err := e.adoptPack(t.Context(), p, t1, nil, nil); ok || err != nil {
 		t.Error("the pack was put into the log behind a transaction that refers to what it drops", err)
 	}
 	g.gate.Unlock()
@@ -260,21 +266,21 @@ func TestAPackNeedNotSeeTransactionsThatDoNotNeedWhatItDrops(t *testing.T) {
 			e := openEngine(t, bucket.NewMemory())
 			t1 := commit(t, e, stored{0, 0, record("root", 1, 3)}, stored{1, 0, record("lost")}, stored{3, 0, record("child")})
 			t2 := commit(t, e, stored{0, t1, record("root", 3)})
-			p, err := e.plan(t.Context(), t2)
+			p := planOf(t, e, t2)
+			if p.dropped.Revisions != 2 {
+				t.Errorf("the plan is to drop %v", p.dropped)
+			}
+			seen, _, err := e.catchUp(t.Context(), p, t2)
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.changed = false // as if its lists were written
-			if err := p.catchUp(t.Context()); err != nil {
-				t.Fatal(err)
-			}
 			c.late(t, e, t2) // settled before the pack comes to look again
-			entry := &txlog.Pack{Tid: t2, Dropped: p.dropped()}
-			if len(entry.Dropped) != 2 {
-				t.Errorf("the plan is to drop %v", entry.Dropped)
-			}
-			if _, ok, err := e.appendPack(entry, p); ok == c.needs || err != nil {
+			if ok, err := e.adoptPack(t.Context(), p, seen, nil, nil); ok && c.needs || err != nil {
 				t.Errorf("put into the log: %v, %v", ok, err)
+			}
+			_, needed, err := e.catchUp(t.Context(), p, seen)
+			if needed != c.needs || err != nil {
+				t.Errorf("needed: %v, %v", needed, err)
 			}
 		})
 	}
@@ -290,63 +296,6 @@ func undoNow(t *testing.T, e *Engine, tid zodb.Tid) {
 	if _, err := finish(txn); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// hooked is a bucket that has something done before each Put.
-type hooked struct {
-	bucket.Bucket
-	before func(name string)
-}
-
-func (h *hooked) Put(ctx context.Context, name string, data []byte) error {
-	h.before(name)
-	return h.Bucket.Put(ctx, name, data)
-}
-
-func TestListsOfAPackThatHadToLookAgainAreSwept(t *testing.T) {
-	h := &hooked{bucket.NewMemory(), func(string) {}}
-	e := openEngine(t, h)
-	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")}, stored{2, 0, record("garbage")})
-	h.before = func(string) {
-		h.before = func(string) {}
-		commit(t, e, stored{0, t1, record("root", 1)}) // while the list is written
-	}
-	if err := e.Pack(t.Context(), t1); err != nil {
-		t.Fatal(err)
-	}
-	load(t, e, 1)
-	if err := e.sweep(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if left := names(t, e.bucket, "pack/"); len(left) != 1 {
-		t.Error(left)
-	}
-}
-
-// ending is a bucket that has something done after each Put.
-type ending struct {
-	bucket.Bucket
-	after func()
-}
-
-func (b *ending) Put(ctx context.Context, name string, data []byte) error {
-	defer b.after()
-	return b.Bucket.Put(ctx, name, data)
-}
-
-func TestAPackThatIsEndedBeforeItHasLookedAtAllDropsNothing(t *testing.T) {
-	b := &ending{bucket.NewMemory(), func() {}}
-	e := openEngine(t, b)
-	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")})
-	ctx, cancel := context.WithCancel(t.Context())
-	b.after = func() { // the list is written, but there is more to look at
-		commit(t, e, stored{0, t1, record("root", 1)})
-		cancel()
-	}
-	if err := e.Pack(ctx, t1); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	load(t, e, 1)
 }
 
 // held is a bucket that takes no log objects for a while.
@@ -365,10 +314,15 @@ func (b *held) PutIfAbsent(ctx context.Context, name string, data []byte) error 
 	return b.Bucket.PutIfAbsent(ctx, name, data)
 }
 
-func TestAPackThatIsEndedOnItsWayIntoTheLogKeepsItsLists(t *testing.T) {
+// A change of the base that is on its way into the log is waited for, whoever has
+// lost interest: the next one must not be made of the base before.
+func TestAPackThatIsEndedOnItsWayIntoTheLogIsDoneAllTheSame(t *testing.T) {
 	b := &held{Bucket: bucket.NewMemory(), arrived: make(chan struct{}, 100), free: make(chan struct{})}
-	e := openEngine(t, b)
+	e := openEngine(t, b, keep)
 	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("garbage")})
+	if err := e.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	packed := make(chan error, 1)
@@ -376,16 +330,11 @@ func TestAPackThatIsEndedOnItsWayIntoTheLogKeepsItsLists(t *testing.T) {
 	go func() { packed <- e.Pack(ctx, t1) }()
 	<-b.arrived
 	cancel()
-	if err := <-packed; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "when the database is opened again") {
-		t.Error(err)
-	}
-	for _, name := range names(t, b, txlog.ListPrefix) {
-		if !e.uploads.has(name) {
-			t.Errorf("a sweep may delete %s", name)
-		}
-	}
 	b.on.Store(false)
 	close(b.free)
+	if err := <-packed; err != nil {
+		t.Error(err)
+	}
 	closeEngine(t, e)
 	if n := openEngine(t, b).Info().Objects; n != 1 {
 		t.Errorf("%d objects", n)
@@ -438,7 +387,9 @@ func TestASweepDeletesWhatCrashesLeftAndNothingElse(t *testing.T) {
 	for _, name := range []string{
 		"payload/00000000000000000000000000000001",
 		"blob/00000000000000000000000000000002",
-		"pack/00000000000000000000000000000003",
+		"segment/00000000000000000000000000000003",
+		"index/00000000000000000000000000000004",
+		"base/00000000000000000000000000000005",
 	} {
 		if err := b.Put(t.Context(), name, []byte("left behind")); err != nil {
 			t.Fatal(err)
@@ -447,7 +398,7 @@ func TestASweepDeletesWhatCrashesLeftAndNothingElse(t *testing.T) {
 	if err := e.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if left := slices.Concat(names(t, b, "payload/"), names(t, b, "blob/"), names(t, b, "pack/")); len(left) != 5 { // three payload objects, two blobs
+	if left := slices.Concat(listed(t, b, "payload/"), listed(t, b, "blob/"), listed(t, b, "segment/"), listed(t, b, "index/"), listed(t, b, "base/")); len(left) != 5 { // three payload objects, two blobs
 		t.Error(left)
 	}
 	t3, err := finish(voted)
@@ -530,7 +481,7 @@ func TestAnAbortedBlobLeavesNothing(t *testing.T) {
 	}
 	lone.Abort()
 	closeEngine(t, e) // waits for the deletions
-	if left := names(t, b, "blob/"); len(left) > 0 {
+	if left := listed(t, b, "blob/"); len(left) > 0 {
 		t.Error(left)
 	}
 }
@@ -556,16 +507,13 @@ func TestARecordThatCannotBeReadStopsGarbageCollectionAndDropsNothing(t *testing
 func TestARecordThatCannotBeReadIsNamedAlsoIfItComesLate(t *testing.T) {
 	e := openEngine(t, bucket.NewMemory())
 	t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")})
-	p, err := e.plan(t.Context(), t1)
+	p := planOf(t, e, t1)
+	seen, _, err := e.catchUp(t.Context(), p, t1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.changed = false // as if its lists were written
-	if err := p.catchUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	t2 := commit(t, e, stored{7, 0, "no pickle"})
-	_, ok, err := e.appendPack(&txlog.Pack{Tid: t1, Dropped: p.dropped()}, p)
+	ok, err := e.adoptPack(t.Context(), p, seen, nil, nil)
 	if ok || err == nil || !strings.Contains(err.Error(), zodb.Oid(7).String()) || !strings.Contains(err.Error(), t2.String()) {
 		t.Errorf("%v, %v: it should name the revision", ok, err)
 	}

@@ -8,67 +8,49 @@ import (
 	"maps"
 	"slices"
 
-	"s3storage/internal/index"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
 
 // UndoLog implements zodb.Storage.
-func (e *Engine) UndoLog(ctx context.Context, first, n int, match func(*zodb.TxnInfo) bool) ([]zodb.TxnInfo, error) {
-	e.state.RLock()
-	txns := e.state.txns // only ever appended to
-	packed := e.state.packed
-	e.state.RUnlock()
-	var found []zodb.TxnInfo
-	for i := len(txns) - 1; i >= 0 && len(found) < n; i-- {
+func (e *Engine) UndoLog(ctx context.Context, first, n int, match func(*zodb.TxnInfo) bool) (found []zodb.TxnInfo, err error) {
+	h := e.history(e.packedTo()+1, zodb.MaxTid, true)
+	for len(found) < n {
+		t, err := h.next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if t == nil || t.meta.Status == zodb.Packed {
+			break
+		}
+		info := zodb.TxnInfo{Tid: t.tid, Meta: t.meta, Size: t.size}
+		if t.meta.Status != ' ' || match != nil && !match(&info) {
+			continue
+		}
+		if first--; first < 0 {
+			found = append(found, info)
+		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		s := &txns[i]
-		if s.tid <= packed || s.status == zodb.Packed {
-			break
-		}
-		if s.status != ' ' {
-			continue
-		}
-		info := zodb.TxnInfo{Tid: s.tid, Meta: s.meta()}
-		if match != nil && !match(&info) {
-			continue
-		}
-		if first--; first >= 0 {
-			continue
-		}
-		e.state.RLock()
-		info.Size = e.sizeLocked(s)
-		e.state.RUnlock()
-		found = append(found, info)
 	}
 	return found, nil
 }
 
-// sizeLocked returns the bytes of data in the records of a transaction.
-func (e *Engine) sizeLocked(s *settledTxn) (n int64) {
-	for _, oid := range s.oids {
-		r, _ := e.state.index.At(oid, s.tid)
-		n += int64(r.Data)
-	}
-	return n
-}
-
-// undoable returns the oids of a transaction that can be undone.
-func (e *Engine) undoable(tid zodb.Tid) ([]zodb.Oid, error) {
-	e.state.RLock()
-	defer e.state.RUnlock()
-	i, ok := slices.BinarySearchFunc(e.state.txns, tid, byTid)
+// undoable returns a transaction that can be undone.
+func (e *Engine) undoable(ctx context.Context, tid zodb.Tid) (*settledTxn, error) {
+	t, err := e.transaction(ctx, tid)
 	switch {
-	case !ok:
-		return nil, &zodb.UndoError{Reason: fmt.Sprintf("there is no transaction %s", tid)}
-	case tid <= e.state.packed || e.state.txns[i].status == zodb.Packed:
+	case err != nil:
+		return nil, err
+	case tid <= e.packedTo() || t != nil && t.meta.Status == zodb.Packed:
 		return nil, &zodb.UndoError{Reason: fmt.Sprintf("transaction %s was packed, it can no longer be undone", tid)}
-	case e.state.txns[i].status != ' ':
-		return nil, &zodb.UndoError{Reason: fmt.Sprintf("transaction %s cannot be undone: its status is %q", tid, e.state.txns[i].status)}
+	case t == nil:
+		return nil, &zodb.UndoError{Reason: fmt.Sprintf("there is no transaction %s", tid)}
+	case t.meta.Status != ' ':
+		return nil, &zodb.UndoError{Reason: fmt.Sprintf("transaction %s cannot be undone: its status is %q", tid, t.meta.Status)}
 	}
-	return e.state.txns[i].oids, nil
+	return t, nil
 }
 
 // Undo implements zodb.Transaction.
@@ -146,6 +128,12 @@ func (t *transaction) shareOnce(ctx context.Context) (u *undo, packs int, err er
 	return u, packs, nil
 }
 
+// A pin keeps a revision from being dropped.
+type pin struct {
+	oid    zodb.Oid
+	serial zodb.Tid
+}
+
 // pin pins the revisions that the transaction shares data with, unless there are
 // other packs in the log by now than the given number.
 func (t *transaction) pin(packs int) bool {
@@ -156,9 +144,9 @@ func (t *transaction) pin(packs int) bool {
 	}
 	for _, rec := range t.txn.Records {
 		if rec.Kind == txlog.RecordShared {
-			pin := txlog.Dropped{Oid: rec.Oid, Serial: rec.Source}
-			t.e.seq.pins[pin]++
-			t.pins = append(t.pins, pin)
+			p := pin{rec.Oid, rec.Source}
+			t.e.seq.pins[p]++
+			t.pins = append(t.pins, p)
 		}
 	}
 	return true
@@ -166,9 +154,9 @@ func (t *transaction) pin(packs int) bool {
 
 // unpinLocked lets go of the revisions that the transaction shares data with.
 func (t *transaction) unpinLocked() {
-	for _, pin := range t.pins {
-		if t.e.seq.pins[pin]--; t.e.seq.pins[pin] == 0 {
-			delete(t.e.seq.pins, pin)
+	for _, p := range t.pins {
+		if t.e.seq.pins[p]--; t.e.seq.pins[p] == 0 {
+			delete(t.e.seq.pins, p)
 		}
 	}
 	t.pins = nil
@@ -177,38 +165,31 @@ func (t *transaction) unpinLocked() {
 // shareRestored turns a restored record with a source into one that shares the
 // source's data, if they are the same.
 func (t *transaction) shareRestored(ctx context.Context, rec *txlog.Record) error {
-	r, x, ok := t.e.revision(rec.Oid, rec.Source)
-	if ok && !r.Deleted() && r.Data == rec.Size {
-		data, err := t.e.data(ctx, rec.Oid, r)
+	r, ok, err := t.e.at(ctx, rec.Oid, rec.Source, false)
+	if err != nil {
+		return err
+	}
+	if ok && !r.deleted {
+		h, err := t.e.header(ctx, r)
 		if err != nil {
 			return err
 		}
-		if bytes.Equal(data, rec.Data) {
-			rec.Kind, rec.Data = txlog.RecordShared, nil
-			if rec.Blob == nil {
-				rec.Blob = x.blob
+		if h.size == rec.Size {
+			data, err := t.e.data(ctx, r)
+			if err != nil {
+				return err
 			}
-			return nil
+			if bytes.Equal(data, rec.Data) {
+				rec.Kind, rec.Data = txlog.RecordShared, nil
+				if rec.Blob == nil {
+					rec.Blob = h.blob
+				}
+				return nil
+			}
 		}
 	}
 	rec.Source = zodb.NoTid // it was only a hint
 	return nil
-}
-
-// revision returns the one revision and what else it has.
-func (e *Engine) revision(oid zodb.Oid, serial zodb.Tid) (r index.Revision, x extra, ok bool) {
-	e.state.RLock()
-	defer e.state.RUnlock()
-	r, ok = e.state.index.At(oid, serial)
-	return r, e.state.extras[txlog.Dropped{Oid: oid, Serial: serial}], ok
-}
-
-// data reads the data of a revision.
-func (e *Engine) data(ctx context.Context, oid zodb.Oid, r index.Revision) ([]byte, error) {
-	e.state.RLock()
-	name := e.state.objects[r.Object].name
-	e.state.RUnlock()
-	return e.read(ctx, name, r, oid)
 }
 
 // An undo works out the records that take transactions back, by the rules of
@@ -224,11 +205,12 @@ type undo struct {
 
 func (u *undo) transaction(ctx context.Context, tid zodb.Tid) error {
 	// Once more: it may have been packed since.
-	oids, err := u.t.e.undoable(tid)
+	txn, err := u.t.e.undoable(ctx, tid)
 	if err != nil {
 		return err
 	}
-	for _, oid := range oids {
+	for _, r := range txn.records {
+		oid := r.oid
 		_, stored := u.t.place[oid]
 		if stored && u.t.told[oid] || u.stuck[oid] {
 			continue // merged by the client, or soon to be, or in vain
@@ -243,15 +225,16 @@ func (u *undo) transaction(ctx context.Context, tid zodb.Tid) error {
 // object takes back what transaction tid did to the object.
 func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 	e := u.t.e
-	e.state.RLock()
-	all := e.state.index.Revisions(oid)
-	e.state.RUnlock()
-	at, ok := slices.BinarySearchFunc(all, tid, func(r index.Revision, tid zodb.Tid) int { return cmp.Compare(r.Serial, tid) })
+	all, err := e.revisions(ctx, oid)
+	if err != nil {
+		return err
+	}
+	at, ok := slices.BinarySearchFunc(all, tid, func(r revision, tid zodb.Tid) int { return cmp.Compare(r.serial, tid) })
 	if !ok {
 		return &zodb.UndoError{Reason: fmt.Sprintf("transaction %s cannot be undone: its record of object %s is gone", tid, oid)}
 	}
 	undone, current := all[at], all[len(all)-1]
-	var before *index.Revision
+	var before *revision
 	if at > 0 {
 		before = &all[at-1]
 	}
@@ -267,52 +250,62 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 	if !own {
 		place, own = u.t.place[oid]
 	}
-	_, x, _ := e.revision(oid, current.Serial)
-	state, source := current, x.source
+	state, source := current, zodb.NoTid
 	if own {
 		rec := &u.t.txn.Records[place]
-		state, source = index.Revision{}, rec.Source // deleted
+		state, source = revision{oid: oid, deleted: true}, rec.Source
 		switch rec.Kind {
 		case txlog.RecordShared:
-			state, _, _ = e.revision(oid, rec.Source)
+			if state, _, err = e.at(ctx, oid, rec.Source, false); err != nil {
+				return err
+			}
 		case txlog.RecordDeletion:
 		default:
 			return fail("this transaction changes the object otherwise, too")
 		}
+	} else if !current.deleted {
+		h, err := e.header(ctx, current)
+		if err != nil {
+			return err
+		}
+		source = h.source
 	}
-	same := source == tid || !own && current.Serial == tid // the current state is what is to be undone
+	same := source == tid || !own && current.serial == tid // the current state is what is to be undone
 	switch {
 	case same:
-	case state.Deleted() || undone.Deleted():
+	case state.deleted || undone.deleted:
 		return fail("the object was deleted, or created anew, by a later transaction")
 	default:
 		var err error
-		if same, err = u.sameData(ctx, oid, state, undone); err != nil {
+		if same, err = u.sameData(ctx, state, undone); err != nil {
 			return err
 		}
 	}
 
-	rec := txlog.Record{Oid: oid, Prev: current.Serial, Kind: txlog.RecordDeletion}
+	rec := txlog.Record{Oid: oid, Prev: current.serial, Existed: !current.deleted, Kind: txlog.RecordDeletion}
 	switch {
 	case !same && before == nil:
 		return fail("the transaction created the object, which was changed by a later transaction")
 	case !same:
 		// The client can merge once for each object.
 		first, last := u.span(all, at)
-		if own || first == 0 || all[first-1].Deleted() || all[last].Deleted() {
+		if own || first == 0 || all[first-1].deleted || all[last].deleted {
 			return fail("some data were modified by a later transaction")
 		}
-		data, err := e.data(ctx, oid, all[first-1])
+		data, err := e.data(ctx, all[first-1])
 		if err == nil {
 			u.stuck[oid] = true
-			u.conflicts = append(u.conflicts, zodb.Conflict{Oid: oid, Committed: current.Serial, Read: all[last].Serial, Data: data})
+			u.conflicts = append(u.conflicts, zodb.Conflict{Oid: oid, Committed: current.serial, Read: all[last].serial, Data: data})
 		}
 		return err
-	case before != nil: // a deletion, perhaps
-		_, x, _ := e.revision(oid, before.Serial)
-		rec.Kind, rec.Source, rec.Size, rec.Blob = txlog.RecordShared, before.Serial, before.Data, x.blob
+	case before != nil && !before.deleted:
+		h, err := e.header(ctx, *before)
+		if err != nil {
+			return err
+		}
+		rec.Kind, rec.Source, rec.Size, rec.Blob = txlog.RecordShared, before.serial, h.size, h.blob
 	}
-	u.t.gone[oid] = before == nil || before.Deleted()
+	u.t.gone[oid] = before == nil || before.deleted
 	if own {
 		u.t.txn.Records[place] = rec
 	} else {
@@ -326,8 +319,8 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 // span returns the revisions around the one at a place that are to be undone
 // too, without a gap: from first to last, places in all. If there are others
 // beyond a gap, no one merge takes care of all, and first is 0.
-func (u *undo) span(all []index.Revision, at int) (first, last int) {
-	undone := func(i int) bool { return slices.Contains(u.t.undos, all[i].Serial) }
+func (u *undo) span(all []revision, at int) (first, last int) {
+	undone := func(i int) bool { return slices.Contains(u.t.undos, all[i].serial) }
 	first, last = at, at
 	for first > 0 && undone(first-1) {
 		first--
@@ -344,17 +337,14 @@ func (u *undo) span(all []index.Revision, at int) (first, last int) {
 }
 
 // sameData tells whether two revisions that exist have the same data.
-func (u *undo) sameData(ctx context.Context, oid zodb.Oid, a, b index.Revision) (bool, error) {
-	if a.Object == b.Object && a.Offset == b.Offset {
+func (u *undo) sameData(ctx context.Context, a, b revision) (bool, error) {
+	if a.serial == b.serial {
 		return true, nil
 	}
-	if a.Data != b.Data {
-		return false, nil
-	}
-	da, err := u.t.e.data(ctx, oid, a)
+	da, err := u.t.e.data(ctx, a)
 	if err != nil {
 		return false, err
 	}
-	db, err := u.t.e.data(ctx, oid, b)
+	db, err := u.t.e.data(ctx, b)
 	return err == nil && bytes.Equal(da, db), err
 }

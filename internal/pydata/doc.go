@@ -1,6 +1,7 @@
 // Package pydata draws from an object's data record what a storage needs to
-// know: the objects that it refers to. It walks the opcodes of the pickles and
-// builds none of their values; no class is looked up and no code runs.
+// know: the objects that it refers to, and the name of its class. It walks the
+// opcodes of the pickles and builds none of their values; no class is looked up
+// and no code runs.
 //
 // A record is two pickles one after the other: the class, with arguments for its
 // __new__ perhaps, and the state. They share one memo. A reference is a
@@ -14,7 +15,7 @@
 //	["m", (database, oid, class)]
 //
 // Only the first two keep an object alive here, and any list is taken for one
-// of the others. References agrees with ZODB.serialize.referencesf wherever
+// of the others. Inspect agrees with ZODB.serialize.referencesf wherever
 // that gives an answer, or returns an error. What that fails on, and is read
 // here, so that such records do not keep a database from being packed:
 //

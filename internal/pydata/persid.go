@@ -8,31 +8,23 @@ import (
 	"s3storage/internal/zodb"
 )
 
-// binPersID makes a reference of the value on top of the stack, and leaves the
-// object in its place.
-func (w *walker) binPersID() error {
-	id, err := w.top()
-	if err != nil {
-		return err
-	}
+// binPersID takes the reference that a persistent id makes.
+func (w *walker) binPersID(id clue) error {
 	switch id.kind {
 	case list: // weak, or of another database
+		return nil
 	case text, pair:
 		scan := pickle.NewScanner(w.data, int(id.at))
 		op, arg, err := scan.Next()
 		if err != nil {
 			return err
 		}
-		w.stack = w.stack[:len(w.stack)-1]
 		return w.refer(op, arg)
-	default:
-		return errors.New("persistent id of a form that is not known")
 	}
-	w.stack[len(w.stack)-1] = value{kind: opaque}
-	return nil
+	return errors.New("persistent id of a form that is not known")
 }
 
-// refer takes the oid that opcode and argument spell, and pushes the object.
+// refer takes the oid that opcode and argument spell.
 func (w *walker) refer(op byte, arg []byte) error {
 	b, err := spelled(op, arg)
 	if err != nil {
@@ -43,7 +35,6 @@ func (w *walker) refer(op byte, arg []byte) error {
 		return fmt.Errorf("persistent id %.100q: %w", string(b), err)
 	}
 	w.refs.add(oid)
-	w.push(value{kind: opaque})
 	return nil
 }
 
@@ -65,6 +56,11 @@ func spelled(op byte, arg []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return latin1(s)
+}
+
+// latin1 returns the bytes that text stands for.
+func latin1(s string) ([]byte, error) {
 	out := make([]byte, 0, 8)
 	for _, r := range s { // U+FFFD where it is not UTF-8
 		if r > 0xff {

@@ -54,7 +54,7 @@ func packDropsOldRevisions(h *harness) {
 	if last := h.s.LastTransaction(); last != t4 {
 		h.Errorf("last transaction %s", last)
 	}
-	if _, oids, ok := h.s.Invalidations(t1); ok && !slices.Equal(oids, []zodb.Oid{1}) {
+	if _, oids, ok := h.s.Invalidations(h.Context(), t1); ok && !slices.Equal(oids, []zodb.Oid{1}) {
 		h.Errorf("invalidations %v", oids)
 	}
 	h.commit(refers(1, t4, "goes on"))

@@ -146,7 +146,7 @@ func invalidationsAreComplete(h *harness) {
 		{t1, []zodb.Oid{2, 3}},
 		{t1 - 1, []zodb.Oid{1, 2, 3}},
 	} {
-		last, oids, ok := h.s.Invalidations(c.after)
+		last, oids, ok := h.s.Invalidations(h.Context(), c.after)
 		if !ok {
 			h.Errorf("after %s: nothing, though nothing was forgotten", c.after)
 			continue

@@ -34,7 +34,7 @@ func deletedIsGone(h *harness) {
 	if heard := r.heard(); !slices.Equal(heard, []zodb.Tid{t2}) {
 		h.Errorf("heard %v", heard)
 	}
-	if _, oids, ok := h.s.Invalidations(t1); !ok || !slices.Equal(oids, []zodb.Oid{1}) {
+	if _, oids, ok := h.s.Invalidations(h.Context(), t1); !ok || !slices.Equal(oids, []zodb.Oid{1}) {
 		h.Errorf("invalidations %v %v", oids, ok)
 	}
 	entries, err := h.s.History(h.Context(), 1, 9)

@@ -203,7 +203,7 @@ func (m *Memory) History(_ context.Context, oid zodb.Oid, size int) ([]zodb.TxnI
 }
 
 // Invalidations implements zodb.Storage.
-func (m *Memory) Invalidations(tid zodb.Tid) (zodb.Tid, []zodb.Oid, bool) {
+func (m *Memory) Invalidations(_ context.Context, tid zodb.Tid) (zodb.Tid, []zodb.Oid, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if tid > m.mu.last {

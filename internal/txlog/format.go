@@ -3,15 +3,16 @@ package txlog
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"s3storage/internal/bucket"
 	"s3storage/internal/fileformat"
+	"s3storage/internal/zodb"
 )
 
 // FormatName is the name of the object that says what a bucket holds.
@@ -27,6 +28,24 @@ type Format struct {
 	Database DatabaseID
 	Created  time.Time // to the second
 	Creator  string    // name and version of the program
+
+	// LogLocation says where the log is if it is in a bucket of its own:
+	// Properties().Location of that bucket. Otherwise it is empty.
+	LogLocation string
+
+	// Parent says, for people, which database this one is a branch of.
+	Parent string
+}
+
+// The names of the fields that a format object need not have, and where they are
+// kept, in the order in which they are written.
+func (f *Format) fields() []formatField {
+	return []formatField{{"log", &f.LogLocation}, {"parent", &f.Parent}}
+}
+
+type formatField struct {
+	name  string
+	value *string
 }
 
 func (f *Format) encode() []byte {
@@ -34,8 +53,13 @@ func (f *Format) encode() []byte {
 	b = append(b, f.Database[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(f.Created.Unix()))
 	b = append(b, f.Creator...)
-	sum := sha256.Sum256(b)
-	return append(b, sum[:]...)
+	fields := slices.DeleteFunc(f.fields(), func(f formatField) bool { return *f.value == "" })
+	b = binary.BigEndian.AppendUint32(b, uint32(len(fields)))
+	for _, field := range fields {
+		b = fileformat.AppendBytes(b, []byte(field.name))
+		b = fileformat.AppendBytes(b, []byte(*field.value))
+	}
+	return fileformat.AppendSum(b)
 }
 
 // DecodeFormat reads the format object.
@@ -47,6 +71,23 @@ func DecodeFormat(b []byte) (*Format, error) {
 	f := &Format{Database: r.ID()}
 	f.Created = time.Unix(int64(r.Uint64()), 0).UTC()
 	f.Creator = string(r.Bytes(uint32(count)))
+	known := f.fields()
+	for n := r.Uint32(); n > 0 && r.Err() == nil; n-- {
+		name, value := string(r.Bytes(r.Uint32())), string(r.Bytes(r.Uint32()))
+		if r.Err() != nil {
+			break
+		}
+		i := slices.IndexFunc(f.fields(), func(f formatField) bool { return f.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("%s: unknown field %q: %w; upgrade this program", FormatName, name, zodb.ErrNewerFormat)
+		}
+		i = slices.IndexFunc(known, func(f formatField) bool { return f.name == name })
+		if i < 0 || value == "" {
+			return nil, r.Corrupt("the field %q is empty, or not in its place", name)
+		}
+		*known[i].value = value
+		known = known[i+1:]
+	}
 	return f, r.End()
 }
 
@@ -82,45 +123,72 @@ func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
 	return f, err
 }
 
-// Create makes a bucket the home of a new database, once it has shown that it
-// tells the winner of a race from the losers (invariant I2). A bucket in which
-// there are other objects is refused. If somebody else was faster, it is their
-// database.
-func Create(ctx context.Context, b bucket.Bucket, creator string, now time.Time) (*Format, error) {
-	found := errors.New("found")
-	err := bucket.Rereading(ctx, func() error {
-		return b.List(ctx, "", "", func(i bucket.Info) error {
-			if strings.HasPrefix(i.Name, bucket.ProbePrefix) {
-				return nil // somebody else is about to create a database, or once was
-			}
-			return fmt.Errorf("%w: %s", found, i.Name)
-		})
-	})
-	if errors.Is(err, found) {
-		// Another server may just have been faster.
-		if f, err := ReadFormat(ctx, b); err == nil {
-			return f, nil
-		}
-		return nil, fmt.Errorf("%s holds no s3storage database, but it is not empty (%w): choose an empty bucket, directory or prefix",
-			b.Properties().Location, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := bucket.Probe(ctx, b); err != nil {
-		return nil, err
-	}
-	f := &Format{Created: now.UTC().Truncate(time.Second), Creator: creator}
+// Create makes a bucket the home of a new database like the template, with an id
+// of its own, once the bucket has shown that it tells the winner of a race from
+// the losers (invariant I2). A bucket in which there are other objects is refused.
+// If somebody else was faster, it is their database.
+func Create(ctx context.Context, b bucket.Bucket, template Format) (*Format, error) {
+	f := template
 	_, _ = rand.Read(f.Database[:]) // never fails: crypto/rand
-	err = bucket.Retrying(ctx, func() error {
-		err := b.PutIfAbsent(ctx, FormatName, f.encode())
-		if errors.Is(err, bucket.ErrExist) {
-			return nil
+	err := CreateFilled(ctx, b, &f, func() error { return nil })
+	if errors.Is(err, errTaken) {
+		if theirs, readErr := ReadFormat(ctx, b); readErr == nil {
+			return theirs, nil
 		}
-		return err
-	})
+	}
 	if err != nil {
 		return nil, err
 	}
 	return ReadFormat(ctx, b)
+}
+
+// CreateFilled makes a bucket the home of the database f, as Create does, but one
+// that is not empty: fill writes what belongs to it. Only then is the bucket a
+// database, so nobody sees half of it. It fails if somebody else was faster.
+func CreateFilled(ctx context.Context, b bucket.Bucket, f *Format, fill func() error) error {
+	there, stop := "", errors.New("there is something")
+	err := bucket.Rereading(ctx, func() error {
+		err := b.List(ctx, "", "", func(i bucket.Info) error {
+			if strings.HasPrefix(i.Name, bucket.ProbePrefix) {
+				return nil // somebody else is about to create a database, or once was
+			}
+			there = i.Name
+			return stop
+		})
+		if errors.Is(err, stop) {
+			err = nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if there != "" {
+		return takenBy(b, there)
+	}
+	if err := bucket.Probe(ctx, b); err != nil {
+		return err
+	}
+	if err := fill(); err != nil {
+		return err
+	}
+	f.Created = f.Created.UTC().Truncate(time.Second)
+	data := f.encode()
+	err = bucket.Retrying(ctx, func() error { return b.PutIfAbsent(ctx, FormatName, data) })
+	if !errors.Is(err, bucket.ErrExist) {
+		return err
+	}
+	// Somebody else was faster, or an earlier try of this.
+	theirs, err := ReadFormat(ctx, b)
+	if err == nil && theirs.Database != f.Database {
+		err = takenBy(b, FormatName)
+	}
+	return err
+}
+
+// errTaken says that there is something in a bucket already.
+var errTaken = errors.New("choose an empty bucket, directory or prefix")
+
+func takenBy(b bucket.Bucket, name string) error {
+	return fmt.Errorf("%s is not empty (it holds %s): %w", b.Properties().Location, name, errTaken)
 }

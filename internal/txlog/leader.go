@@ -72,9 +72,12 @@ type Leader struct {
 	mark       zodb.Oid // the oid mark of the next object
 	markRaised bool     // beyond that of the last one
 
+	checkpoint uint64 // number of the newest, 0 for none
+	logStart   Slot   // what is below is not needed any more
+
 	queue  []Entry
 	flight []*flying
-	done   []*Object // settled, not yet fetched
+	done   []Settled // not yet fetched
 	lost   *Lost
 
 	// The usual time of a put and its deviation, as in RFC 6298.
@@ -128,7 +131,12 @@ type Action struct {
 // NewLeader returns the leader of the epoch that p, the position after the
 // seal, is in.
 func NewLeader(cfg Config, db DatabaseID, p Position) *Leader {
-	return &Leader{cfg: cfg.withDefaults(), database: db, next: p, settled: p, mark: p.OidMark}
+	return &Leader{cfg: cfg.withDefaults(), database: db, next: p, settled: p, mark: p.OidMark, logStart: 1}
+}
+
+// Checkpointed has further objects say that c is the newest checkpoint.
+func (l *Leader) Checkpointed(c *Checkpoint) {
+	l.checkpoint, l.logStart = c.Number, c.Position.Slot
 }
 
 // Append queues an entry. The tids of transactions must ascend.
@@ -206,22 +214,28 @@ func (l *Leader) Next(now time.Time) (actions []Action, wake time.Time) {
 
 // launch makes an object of what waits.
 func (l *Leader) launch() *flying {
-	n, size := 0, 0
+	n, size, bases := 0, 0, 0
 	for n < len(l.queue) && (n == 0 || size+l.queue[n].size() <= l.cfg.MaxObject) {
+		if l.queue[n].Base != nil {
+			if bases++; bases > 1 {
+				break // so that a slot tells which base was adopted there
+			}
+		}
 		size += l.queue[n].size()
 		n++
 	}
 	o := &Object{
 		Header: Header{
-			Database: l.database,
-			Epoch:    l.next.Epoch,
-			Slot:     l.next.Slot,
-			Put:      NewPutID(),
-			Prev:     l.next.Prev,
-			LogStart: 1,
-			Settled:  l.settled.Slot - 1,
-			OidMark:  l.mark,
-			LastTid:  l.next.LastTid,
+			Database:   l.database,
+			Epoch:      l.next.Epoch,
+			Slot:       l.next.Slot,
+			Put:        NewPutID(),
+			Prev:       l.next.Prev,
+			LogStart:   l.logStart,
+			Checkpoint: l.checkpoint,
+			Settled:    l.settled.Slot - 1,
+			OidMark:    l.mark,
+			LastTid:    l.next.LastTid,
 		},
 		Entries: l.queue[:n:n],
 	}
@@ -335,7 +349,7 @@ func (l *Leader) settle() {
 		o := l.flight[0].object
 		l.settled.Slot++
 		l.settled.Prev, l.settled.OidMark, l.settled.LastTid = o.Hash, o.OidMark, o.LastTid
-		l.done = append(l.done, o)
+		l.done = append(l.done, Settled{o, l.settled})
 		l.flight = l.flight[1:]
 	}
 }
@@ -344,9 +358,15 @@ func (l *Leader) settle() {
 // was lost, the seal stands there.
 func (l *Leader) End() Position { return l.settled }
 
+// Settled is an object that has become part of the log.
+type Settled struct {
+	Object *Object
+	End    Position // behind it
+}
+
 // Settled returns the objects that became part of the log since it was last
 // called, in order.
-func (l *Leader) Settled() []*Object {
+func (l *Leader) Settled() []Settled {
 	done := l.done
 	l.done = nil
 	return done

@@ -15,8 +15,23 @@ import (
 // An Observer learns what becomes of entries. The calls come one at a time, in
 // the order of the log.
 type Observer interface {
-	// Settled is told of an object that has become part of the log.
-	Settled(*Object)
+	// Reset has the observer forget all it was told, and start from a base, or
+	// from an empty database if there is no checkpoint. It is called first, and
+	// again when a newer checkpoint was found; its position may lie before that
+	// which Settled was last told of: then what lies between is told again. It
+	// may do I/O. If it fails, nothing has changed. An error that wraps
+	// bucket.ErrNotExist or zodb.ErrCorrupt has a newer checkpoint looked for:
+	// the base may not be needed any more, and gone.
+	Reset(context.Context, *Checkpoint) error
+
+	// Fetch is called before Settled for an object with changes of the base
+	// that was read from the bucket: by Open, or while another node leads. It
+	// reads what Settled will need. Errors are as those of Reset.
+	Fetch(context.Context, *Object) error
+
+	// Settled is told of an object that has become part of the log, and of the
+	// position behind it. It does no I/O.
+	Settled(o *Object, end Position)
 
 	// Deposed is told that another node leads, and which entries therefore
 	// are not part of the log and never will be. From then on Settled is told
@@ -25,13 +40,12 @@ type Observer interface {
 }
 
 // A Log writes to the log of a database as its leader, and follows it when the
-// lead was lost. Its methods may be
-// called from any number of goroutines.
+// lead was lost. Its methods may be called from any number of goroutines.
 type Log struct {
-	bucket   bucket.Bucket
-	database DatabaseID
+	home
 	observer Observer
 	logger   *slog.Logger
+	first    Position // behind the seal with which it leads
 
 	ctx    context.Context // ends with Close: then no put is tried again
 	cancel context.CancelFunc
@@ -43,6 +57,10 @@ type Log struct {
 		timer  *time.Timer
 		closed bool
 		lost   bool // the observer was, or is about to be, told
+
+		newest  *Checkpoint     // that is known, or nil
+		adopted map[BaseID]Slot // where bases were, by all that this node has seen as leader
+		seals   map[string]bool // names that Trim found to be those of seals
 
 		news    []func()      // what the observer has not been told yet
 		telling bool          // the teller is at it
@@ -60,10 +78,17 @@ const (
 	followEvery = time.Second
 )
 
-func newLog(b bucket.Bucket, leader *Leader, o Observer, logger *slog.Logger) *Log {
-	l := &Log{bucket: b, database: leader.database, observer: o, logger: logger, wake: make(chan struct{}, 1)}
+// newLog returns the log of a walker that has taken over.
+func newLog(w *walker, cfg Config, o Observer, logger *slog.Logger) *Log {
+	l := &Log{home: w.home, observer: o, logger: logger, first: w.p, wake: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.mu.leader = leader
+	l.mu.leader = NewLeader(cfg, w.db, w.p)
+	l.mu.adopted = w.adopted
+	l.mu.seals = make(map[string]bool)
+	if w.checkpoint != nil {
+		l.mu.newest = w.checkpoint
+		l.mu.leader.Checkpointed(w.checkpoint)
+	}
 	l.mu.timer = time.AfterFunc(time.Hour, func() { l.do(func(*Leader) {}) })
 	l.mu.timer.Stop()
 	l.wg.Go(l.tell)
@@ -81,10 +106,10 @@ func (l *Log) Append(t *Transaction, mark zodb.Oid) {
 	})
 }
 
-// AppendPack queues a pack, whose lists have been written. The observer learns
-// what becomes of it.
-func (l *Log) AppendPack(p *Pack) {
-	l.do(func(leader *Leader) { leader.Append(Entry{Pack: p}) })
+// AppendBase queues a change of the base, all of whose files have been written.
+// The observer learns what becomes of it.
+func (l *Log) AppendBase(c BaseChange) {
+	l.do(func(leader *Leader) { leader.Append(Entry{Base: &c}) })
 }
 
 // RaiseOidMark has the oid high-water mark raised to at least mark. It is,
@@ -103,8 +128,9 @@ func (l *Log) do(change func(*Leader)) {
 	}
 	leader := l.mu.leader
 	change(leader)
-	for _, o := range leader.Settled() {
-		l.mu.news = append(l.mu.news, func() { l.observer.Settled(o) })
+	for _, s := range leader.Settled() {
+		s.Object.adopt(l.mu.adopted)
+		l.mu.news = append(l.mu.news, func() { l.observer.Settled(s.Object, s.End) })
 	}
 	if lost, failed := leader.Lost(); lost != nil && (!l.mu.lost || len(failed) > 0) {
 		first, end := !l.mu.lost, leader.End()
@@ -181,13 +207,13 @@ func (l *Log) act(a Action) {
 		}
 		l.do(func(leader *Leader) { leader.PutDone(time.Now(), a.Slot, outcome) })
 	case ActionRead:
-		id, by, err := readPutID(ctx, l.bucket, a.Name)
+		id, by, err := l.readPutID(ctx, a.Name)
 		if err != nil && l.ctx.Err() == nil {
 			l.logger.Warn("reading back a log object failed; putting it again", "object", a.Name, "err", err)
 		}
 		l.do(func(leader *Leader) { leader.ReadDone(time.Now(), a.Slot, id, err == nil, by) })
 	case ActionWatch:
-		_, by, err := readPutID(ctx, l.bucket, a.Name)
+		_, by, err := l.readPutID(ctx, a.Name)
 		if err != nil && !errors.Is(err, bucket.ErrNotExist) && l.ctx.Err() == nil {
 			l.logger.Warn("cannot see whether another server has taken over", "object", a.Name, "err", err)
 		}
@@ -195,45 +221,32 @@ func (l *Log) act(a Action) {
 	}
 }
 
+// lookEvery is after how many rounds in vain a node that follows looks for a
+// checkpoint: what it waits for may have been deleted.
+const lookEvery = 10
+
 // follow tells the observer of what the new leader writes, and of those after
 // it, until the log is closed. It is called when the lead was lost.
 func (l *Log) follow(p Position) {
-	apply := func(o *Object) error {
-		l.observer.Settled(o)
-		return nil
-	}
-	for l.ctx.Err() == nil {
-		_, err := l.bucket.GetRange(l.ctx, Name(p.Epoch, p.Slot), 0, headerSize)
-		if err == nil {
-			err = walk(l.ctx, l.bucket, l.database, &p, true, apply)
+	w := newWalker(l.home, l.observer)
+	w.p, w.adopted = p, make(map[BaseID]Slot)
+	l.mu.Lock()
+	w.checkpoint = l.mu.newest
+	l.mu.Unlock()
+	for idle := 1; l.ctx.Err() == nil; idle++ {
+		from := w.p
+		err := w.walk(l.ctx)
+		if w.p != from {
+			idle = 0
 		}
-		if err != nil && !errors.Is(err, bucket.ErrNotExist) && l.ctx.Err() == nil {
+		if err == nil && idle > 0 && idle%lookEvery == 0 {
+			err = w.lookBeyond(l.ctx)
+		}
+		if err != nil && l.ctx.Err() == nil {
 			l.logger.Error("cannot follow the log; answers grow old", "err", err)
 		}
 		_ = bucket.Sleep(l.ctx, followEvery)
 	}
-}
-
-// readPutID finds out whose object stands in a slot and, for a seal, the name
-// of its node.
-func readPutID(ctx context.Context, b bucket.Bucket, name string) (id PutID, by string, err error) {
-	head, err := b.GetRange(ctx, name, 0, headerSize)
-	if err != nil {
-		return id, "", err
-	}
-	if id, err = decodePutID(name, head); err != nil {
-		return id, "", err
-	}
-	// The header alone may have been damaged on the way: nothing is decided
-	// before the whole object was checked.
-	o, err := readObject(ctx, b, name)
-	if err != nil {
-		return id, "", err
-	}
-	if s := o.Seal(); s != nil {
-		by = s.By
-	}
-	return o.Put, by, nil
 }
 
 // Flush waits until everything that was appended is settled or failed, and the

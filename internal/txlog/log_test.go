@@ -20,17 +20,49 @@ import (
 // A recorder remembers what an observer is told.
 type recorder struct {
 	mu      sync.Mutex
+	bases   map[BaseID][]zodb.Tid // what there is: the transactions in each
+	resets  int
+	fetched []BaseID
 	settled []zodb.Tid
+	end     Position
 	mark    zodb.Oid
 	objects int
 	lost    *Lost
 	failed  []zodb.Tid
 }
 
-func (r *recorder) Settled(o *Object) {
+func (r *recorder) Reset(_ context.Context, c *Checkpoint) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c != nil && r.bases[c.Base] == nil {
+		return bucket.ErrNotExist
+	}
+	r.resets, r.settled, r.fetched = r.resets+1, nil, nil
+	if c != nil {
+		r.settled = slices.Clone(r.bases[c.Base])
+	}
+	return nil
+}
+
+func (r *recorder) Fetch(_ context.Context, o *Object) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range o.Entries {
+		if e.Base != nil {
+			if r.bases[e.Base.ID] == nil {
+				return bucket.ErrNotExist
+			}
+			r.fetched = append(r.fetched, e.Base.ID)
+		}
+	}
+	return nil
+}
+
+func (r *recorder) Settled(o *Object, end Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.objects++
+	r.end = end
 	r.mark = max(r.mark, o.OidMark)
 	for _, e := range o.Entries {
 		if e.Txn != nil {
@@ -64,20 +96,7 @@ func silent() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil
 
 func openLog(t *testing.T, b bucket.Bucket, node string) (*Log, *recorder) {
 	t.Helper()
-	f, err := ReadFormat(t.Context(), b)
-	if errors.Is(err, ErrNoDatabase) {
-		f, err = Create(t.Context(), b, "test", time.Now())
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &recorder{}
-	l, err := Open(t.Context(), b, f, r, Options{Node: node, Logger: silent()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
-	return l, r
+	return shelf{}.open(t, b, node)
 }
 
 func txnOf(tid zodb.Tid) *Transaction {
@@ -144,8 +163,9 @@ func TestCommitsGoOnThroughEveryFaultOfTheBucket(t *testing.T) {
 	memory := bucket.NewMemory()
 	b := faults.New(memory, config)
 	defer b.Close()
+	s := shelf{}
 	for round := zodb.Tid(0); round < 5; round++ {
-		l, r := openLog(t, b, "node")
+		l, r := s.open(t, b, "node")
 		for tid := round*100 + 1; tid <= round*100+100; tid++ {
 			l.Append(txnOf(tid), zodb.Oid(tid))
 			if tid%7 == 0 {
@@ -156,13 +176,17 @@ func TestCommitsGoOnThroughEveryFaultOfTheBucket(t *testing.T) {
 		if got := r.tids(); !slices.Equal(got, count(1, round*100+100)) {
 			t.Fatalf("round %d: %v", round, got)
 		}
+		s.checkpointed(t, l, r)
+		if _, err := l.Trim(t.Context(), 0); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
 		l.Close()
 	}
 	b.Wait()
 	b.Enable(false)
-	_, r := openLog(t, memory, "last")
-	if got := r.tids(); !slices.Equal(got, count(1, 500)) || r.mark < 500 {
-		t.Errorf("at last: %v, mark %s", got, r.mark)
+	l, r := s.open(t, memory, "last")
+	if got := r.tids(); !slices.Equal(got, count(1, 500)) || l.mu.leader.End().OidMark < 500 {
+		t.Errorf("at last: %v, mark %s", got, l.mu.leader.End().OidMark)
 	}
 }
 
@@ -284,7 +308,7 @@ func TestOidMarkIsRaisedWithoutATransaction(t *testing.T) {
 
 func TestServerWithAWrongClockRefusesToLead(t *testing.T) {
 	b := bucket.NewMemory()
-	f, err := Create(t.Context(), b, "test", time.Now())
+	f, err := Create(t.Context(), b, Format{Creator: "test", Created: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"slices"
 
 	"s3storage/internal/fileformat"
 	"s3storage/internal/zodb"
@@ -57,7 +58,7 @@ type Header struct {
 	Put        PutID
 	Prev       Hash
 	LogStart   Slot
-	Checkpoint Slot
+	Checkpoint uint64 // number of the newest checkpoint, 0 for none
 	Settled    Slot
 	OidMark    zodb.Oid
 	LastTid    zodb.Tid
@@ -82,11 +83,12 @@ func (o *Object) Seal() *Seal {
 	return nil
 }
 
-// An Entry is one of a transaction, a seal and a pack; the others are nil.
+// An Entry is one of a transaction, a seal and a change of the base; the others
+// are nil.
 type Entry struct {
 	Txn  *Transaction
 	Seal *Seal
-	Pack *Pack
+	Base *BaseChange
 }
 
 // A Seal ends an epoch.
@@ -99,22 +101,27 @@ const (
 	logMagic     = "s3zlog\r\n"
 	payloadMagic = "s3zpay\r\n"
 	formatMagic  = "s3zfmt\r\n"
-	packMagic    = "s3zpck\r\n"
 
-	formatVersion = 1
+	// formatVersion is that of all files of this package.
+	formatVersion = 2
 
 	headerSize      = 136
 	entryHeaderSize = 8
 
 	entryTransaction = 1
 	entrySeal        = 2
-	entryPack        = 3
+	entryBase        = 3
 
 	// MaxObjectSize bounds what is read as one log object. Writers stay far
 	// below: see Config.
 	MaxObjectSize = 256 << 20
 
 	maxNodeName = 4096
+
+	// maxSealSize is the size of the largest object with a seal in it.
+	maxSealSize = headerSize + entryHeaderSize + sealFixedSize + maxNodeName + sha256.Size
+
+	sealFixedSize = 12
 )
 
 // encode returns the bytes of the object and sets its Hash and Size, and the
@@ -132,7 +139,7 @@ func (o *Object) encode() []byte {
 	b = append(b, o.Put[:]...)
 	b = append(b, o.Prev[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.LogStart))
-	b = binary.BigEndian.AppendUint64(b, uint64(o.Checkpoint))
+	b = binary.BigEndian.AppendUint64(b, o.Checkpoint)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.Settled))
 	b = binary.BigEndian.AppendUint64(b, uint64(o.OidMark))
 	b = binary.BigEndian.AppendUint64(b, uint64(o.LastTid))
@@ -143,8 +150,8 @@ func (o *Object) encode() []byte {
 		case e.Seal != nil:
 			b = binary.BigEndian.AppendUint64(b, uint64(e.Seal.Next))
 			b = fileformat.AppendBytes(b, []byte(e.Seal.By))
-		case e.Pack != nil:
-			b = e.Pack.append(b)
+		case e.Base != nil:
+			b = e.Base.append(b)
 		default:
 			b = e.Txn.append(b)
 		}
@@ -159,8 +166,8 @@ func (e Entry) kind() byte {
 	switch {
 	case e.Seal != nil:
 		return entrySeal
-	case e.Pack != nil:
-		return entryPack
+	case e.Base != nil:
+		return entryBase
 	}
 	return entryTransaction
 }
@@ -168,9 +175,9 @@ func (e Entry) kind() byte {
 func (e Entry) size() int {
 	switch {
 	case e.Seal != nil:
-		return 12 + len(e.Seal.By)
-	case e.Pack != nil:
-		return e.Pack.size()
+		return sealFixedSize + len(e.Seal.By)
+	case e.Base != nil:
+		return baseChangeSize
 	}
 	return e.Txn.size()
 }
@@ -190,7 +197,7 @@ func Decode(name string, b []byte) (*Object, error) {
 		return nil, r.Corrupt("%d entries cannot fit into %d bytes", n, len(b))
 	}
 	o.Entries = make([]Entry, 0, n)
-	last := zodb.NoTid
+	last, bases := zodb.NoTid, 0
 	for range n {
 		kind := r.Byte()
 		r.Zero(3)
@@ -209,9 +216,12 @@ func Decode(name string, b []byte) (*Object, error) {
 			}
 		case entrySeal:
 			e.Seal = &Seal{Next: Epoch(body.Uint64()), By: string(body.Bytes(body.Uint32()))}
-			err = body.End()
-		case entryPack:
-			e.Pack, err = body.pack()
+			if err = body.End(); err == nil && len(e.Seal.By) > maxNodeName {
+				err = body.Corrupt("a name of %d bytes in a seal", len(e.Seal.By))
+			}
+		case entryBase:
+			e.Base, err = body.baseChange()
+			bases++
 		default:
 			err = body.Corrupt("unknown kind of entry %d", kind)
 		}
@@ -224,21 +234,14 @@ func Decode(name string, b []byte) (*Object, error) {
 		return nil, err
 	}
 	switch {
-	case o.Seal() == nil && hasSeal(o.Entries):
+	case o.Seal() == nil && slices.ContainsFunc(o.Entries, func(e Entry) bool { return e.Seal != nil }):
 		return nil, r.Corrupt("a seal beside other entries")
+	case bases > 1:
+		return nil, r.Corrupt("%d changes of the base", bases)
 	case last != zodb.NoTid && o.LastTid != last:
 		return nil, r.Corrupt("last tid is given as %s, but is %s", o.LastTid, last)
 	}
 	return o, nil
-}
-
-func hasSeal(entries []Entry) bool {
-	for _, e := range entries {
-		if e.Seal != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // decodePutID reads whose object it is from the first headerSize bytes.

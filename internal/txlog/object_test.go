@@ -2,7 +2,6 @@ package txlog
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,14 +21,14 @@ func sampleTxn(tid zodb.Tid) *Transaction {
 		Meta:     zodb.TxnMeta{User: []byte("anna"), Description: []byte("naïve"), Extension: []byte("}."), Status: ' '},
 		Payloads: []PayloadID{{1, 2, 3}},
 		Records: []Record{
-			{Oid: 1, Prev: 7, Kind: RecordData, Data: []byte("some data"), Size: 9},
+			{Oid: 1, Prev: 7, Existed: true, Kind: RecordData, Data: []byte("some data"), Size: 9},
 			{Oid: 2, Kind: RecordDeletion},
 			{Oid: 3, Kind: RecordPayload, Size: 100, Span: Span{Offset: 48, Size: 128}},
 			{Oid: 4, Kind: RecordData, Data: []byte{}, Size: 0},
 			{Oid: 5, Prev: 6, Kind: RecordData, Data: []byte("a blob"), Size: 6, Blob: &blob.Ref{ID: blob.ID{4, 5}, Size: 1 << 40}},
 			{Oid: 6, Prev: 7, Kind: RecordShared, Source: 3, Size: 200},
 			{Oid: 7, Prev: 8, Kind: RecordShared, Source: 5, Size: 6, Blob: &blob.Ref{ID: blob.ID{6}, Size: 0}},
-			{Oid: 8, Kind: RecordPayload, Size: 90, Span: Span{Offset: 300, Size: 118}, Blob: &blob.Ref{ID: blob.ID{7}, Size: 1}},
+			{Oid: 8, Existed: true, Kind: RecordPayload, Size: 90, Span: Span{Offset: 300, Size: 118}, Blob: &blob.Ref{ID: blob.ID{7}, Size: 1}},
 		},
 	}
 }
@@ -38,17 +37,18 @@ func sampleObject() *Object {
 	return &Object{
 		Header: Header{
 			Database: DatabaseID{9}, Epoch: 3, Slot: 12, Put: PutID{8}, Prev: Hash{7}, LogStart: 1,
-			Checkpoint: 2, Settled: 10, OidMark: 1000, LastTid: 51,
+			Checkpoint: 1 << 40, Settled: 10, OidMark: 1000, LastTid: 51,
 		},
 		Entries: []Entry{{Txn: sampleTxn(50)}, {Txn: sampleTxn(51)}},
 	}
 }
 
-func samplePack() *Object {
+func sampleBase() *Object {
 	return &Object{
 		Header: Header{Epoch: 2, Slot: 13, OidMark: 5, LastTid: 51},
 		Entries: []Entry{
-			{Pack: &Pack{Tid: 50, At: time.Unix(1e9, 0).UTC(), Lists: []ListID{{1}, {2, 3}}}},
+			{Txn: sampleTxn(50)},
+			{Base: &BaseChange{ID: BaseID{2, 3}, Why: 77}},
 			{Txn: sampleTxn(51)},
 		},
 	}
@@ -62,7 +62,7 @@ func sampleSeal() *Object {
 }
 
 func TestLogObjectIsReadAsItWasWritten(t *testing.T) {
-	for _, o := range []*Object{sampleObject(), sampleSeal(), samplePack(), {Header: Header{Epoch: 1, Slot: 2, OidMark: 5}, Entries: []Entry{}}} {
+	for _, o := range []*Object{sampleObject(), sampleSeal(), sampleBase(), {Header: Header{Epoch: 1, Slot: 2, OidMark: 5}, Entries: []Entry{}}} {
 		data := o.encode()
 		got, err := Decode(o.Name(), data)
 		if err != nil {
@@ -93,7 +93,7 @@ func TestLogObjectIsReadAsItWasWritten(t *testing.T) {
 
 func TestPayloadIsReadAsItWasWritten(t *testing.T) {
 	txn := &Transaction{Tid: 5, Records: []Record{
-		{Oid: 1, Kind: RecordData, Data: []byte("first"), Size: 5},
+		{Oid: 1, Existed: true, Kind: RecordData, Data: []byte("first"), Size: 5},
 		{Oid: 2, Prev: 3, Kind: RecordData, Data: []byte("second one"), Size: 10},
 	}}
 	id := NewPayloadID()
@@ -102,6 +102,9 @@ func TestPayloadIsReadAsItWasWritten(t *testing.T) {
 	db, gotID, records, err := DecodePayload(id.Name(), data)
 	if err != nil || db != (DatabaseID{9}) || gotID != id || len(records) != 2 {
 		t.Fatalf("%v %v %v %v", db, gotID, records, err)
+	}
+	if records[0].Existed || !txn.Records[0].Existed {
+		t.Error("whether the object existed is not in the log alone")
 	}
 	o := &Object{Header: Header{LastTid: 5}, Entries: []Entry{{Txn: txn}}}
 	got, err := Decode("log", o.encode())
@@ -118,7 +121,6 @@ func TestPayloadIsReadAsItWasWritten(t *testing.T) {
 }
 
 func TestEveryFlippedBitIsDetected(t *testing.T) {
-	format := Format{Database: DatabaseID{1}, Created: time.Unix(1e9, 0).UTC(), Creator: "test"}
 	rec := Record{Oid: 1, Kind: RecordData, Data: []byte("x"), Size: 1}
 	payload := EncodePayload(DatabaseID{}, PayloadID{}, 0, []*Record{&rec})
 	for name, c := range map[string]struct {
@@ -126,8 +128,11 @@ func TestEveryFlippedBitIsDetected(t *testing.T) {
 		decode func([]byte) error
 	}{
 		"log object": {sampleObject().encode(), func(b []byte) error { _, err := Decode("x", b); return err }},
+		"base":       {sampleBase().encode(), func(b []byte) error { _, err := Decode("x", b); return err }},
 		"seal":       {sampleSeal().encode(), func(b []byte) error { _, err := Decode("x", b); return err }},
-		"format":     {format.encode(), func(b []byte) error { _, err := DecodeFormat(b); return err }},
+		"format":     {sampleFormat().encode(), func(b []byte) error { _, err := DecodeFormat(b); return err }},
+		"checkpoint": {sampleCheckpoint().Encode(), func(b []byte) error { _, err := DecodeCheckpoint("x", b); return err }},
+		"hint":       {(&head{DatabaseID{1}, 2, 3, 4}).encode(), func(b []byte) error { _, err := decodeHead(b); return err }},
 		"payload":    {payload, func(b []byte) error { _, _, _, err := DecodePayload("x", b); return err }},
 	} {
 		if err := c.decode(c.data); err != nil {
@@ -166,49 +171,18 @@ func TestEveryFlippedBitOfARecordIsDetected(t *testing.T) {
 	}
 }
 
-func TestListsOfPacksComeBackAndTheirDamageIsDetected(t *testing.T) {
-	b := bucket.NewMemory()
-	db := DatabaseID{5}
-	p := &Pack{Tid: 9}
-	for i := range maxList + 3 {
-		p.Dropped = append(p.Dropped, Dropped{zodb.Oid(i), zodb.Tid(i + 1)})
-	}
-	p.NameLists()
-	if err := p.WriteLists(t.Context(), b, db); err != nil || len(p.Lists) != 2 {
-		t.Fatal(p.Lists, err)
-	}
-	got := &Pack{Tid: 9, Lists: p.Lists}
-	if err := got.read(t.Context(), b, db); err != nil || !reflect.DeepEqual(got, p) {
-		t.Fatalf("%d revisions, %v", len(got.Dropped), err)
-	}
-	last := p.Lists[1]
-	data, err := b.Get(t.Context(), last.Name(), 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range len(data) * 8 {
-		data[i/8] ^= 1 << (i % 8)
-		if _, err := decodeList(db, last, data); !errors.Is(err, zodb.ErrCorrupt) && !errors.Is(err, zodb.ErrNewerFormat) {
-			t.Fatalf("bit %d: %v", i, err)
-		}
-		data[i/8] ^= 1 << (i % 8)
-	}
-	if _, err := decodeList(db, p.Lists[0], data); !errors.Is(err, zodb.ErrCorrupt) {
-		t.Errorf("another list: %v", err)
-	}
-	if err := b.Delete(t.Context(), last.Name()); err != nil {
-		t.Fatal(err)
-	}
-	// Not "there is no such object", which would be the end of the log.
-	if err := (&Pack{Lists: p.Lists}).read(t.Context(), b, db); !errors.Is(err, zodb.ErrCorrupt) || errors.Is(err, bucket.ErrNotExist) {
-		t.Errorf("a list that is missing: %v", err)
+func TestObjectsWithTwoChangesOfTheBaseAreRefused(t *testing.T) {
+	o := sampleBase()
+	o.Entries = append(o.Entries, Entry{Base: &BaseChange{ID: BaseID{9}}})
+	if _, err := Decode("x", o.encode()); !errors.Is(err, zodb.ErrCorrupt) {
+		t.Error(err)
 	}
 }
 
 func TestNewerFormatIsRefusedByName(t *testing.T) {
 	data := sampleObject().encode()
-	binary.BigEndian.PutUint16(data[8:], 2)
-	if _, err := Decode("log/1/2", data); !errors.Is(err, zodb.ErrNewerFormat) || !strings.Contains(err.Error(), "version 2") {
+	binary.BigEndian.PutUint16(data[8:], 3)
+	if _, err := Decode("log/1/2", data); !errors.Is(err, zodb.ErrNewerFormat) || !strings.Contains(err.Error(), "version 3") {
 		t.Error(err)
 	}
 	data = sampleObject().encode()
@@ -259,14 +233,28 @@ func TestWalkRefusesWhatDoesNotBelong(t *testing.T) {
 	}
 }
 
+// takenOver returns a walker that has taken over the log of a bucket.
+func takenOver(t *testing.T, b bucket.Bucket, db DatabaseID) *walker {
+	t.Helper()
+	w := newWalker(home{b, db, parallel}, &recorder{})
+	if err := w.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.takeOver(t.Context(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// walkAll walks over a log that has no checkpoints.
+func walkAll(t *testing.T, b bucket.Bucket, f *Format) (Position, error) {
+	return Walk(t.Context(), b, f, func(*Checkpoint) error { return nil }, func(*Object, Position) error { return nil })
+}
+
 // logOf makes a log of a seal and n objects of a transaction each.
 func logOf(t *testing.T, b bucket.Bucket, db DatabaseID, n int) {
 	t.Helper()
-	p := Start()
-	if err := takeOver(t.Context(), b, db, &p, "test", true, func(*Object) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	l := NewLeader(Config{}, db, p)
+	l := NewLeader(Config{}, db, takenOver(t, b, db).p)
 	for i := range n {
 		l.Append(Entry{Txn: &Transaction{Tid: zodb.Tid(i + 1), Meta: zodb.TxnMeta{Status: ' '}}})
 		actions, _ := l.Next(time.Now().Add(time.Duration(i) * time.Hour))
@@ -294,24 +282,13 @@ func TestHoleInTheLogIsNamed(t *testing.T) {
 		if err := b.Delete(t.Context(), Name(epoch, slot)); err != nil {
 			t.Fatal(err)
 		}
-		_, err := Walk(t.Context(), b, f, func(*Object) error { return nil })
-		if !errors.Is(err, zodb.ErrCorrupt) || !strings.Contains(fmt.Sprint(err), Name(epoch, slot)) {
-			t.Errorf("without slot %d: %v", slot, err)
+		_, err := walkAll(t, b, f)
+		_, openErr := Open(t.Context(), b, f, &recorder{}, Options{Logger: silent()})
+		for _, err := range []error{err, openErr} {
+			if !errors.Is(err, zodb.ErrCorrupt) || !strings.Contains(fmt.Sprint(err), Name(epoch, slot)) {
+				t.Errorf("without slot %d: %v", slot, err)
+			}
 		}
-	}
-}
-
-func TestAHoleIsSeenAlsoWhereTheListOfALaterPackIsMissing(t *testing.T) {
-	b := bucket.NewMemory()
-	f := &Format{Database: DatabaseID{1}}
-	logOf(t, b, f.Database, 0) // slot 1; slot 2 is the hole
-	o := &Object{Header: Header{Database: f.Database, Epoch: 1, Slot: 3, Settled: 2}, Entries: []Entry{{Pack: &Pack{Lists: []ListID{{1}}}}}}
-	if err := b.Put(t.Context(), o.Name(), o.encode()); err != nil {
-		t.Fatal(err)
-	}
-	_, err := Walk(t.Context(), b, f, func(*Object) error { return nil })
-	if !errors.Is(err, zodb.ErrCorrupt) || !strings.Contains(fmt.Sprint(err), Name(1, 2)) {
-		t.Error(err)
 	}
 }
 
@@ -327,18 +304,16 @@ func TestObjectsLeftBehindByADeadLeaderAreNotPartOfTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p, err := Walk(t.Context(), b, f, func(*Object) error { return nil })
+	p, err := walkAll(t, b, f)
 	if err != nil || p.Slot != 5 || p.LastTid != 3 {
 		t.Fatalf("%+v, %v", p, err)
 	}
-	if err := takeOver(t.Context(), b, f.Database, &p, "second", true, func(*Object) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
+	p = takenOver(t, b, f.Database).p
 	if p.Epoch != 2 || p.Slot != 6 {
 		t.Errorf("%+v", p)
 	}
 	// Still so when a later epoch stands beside them.
-	if q, err := Walk(t.Context(), b, f, func(*Object) error { return nil }); err != nil || q != p {
+	if q, err := walkAll(t, b, f); err != nil || q != p {
 		t.Errorf("%+v, %v", q, err)
 	}
 }
@@ -356,59 +331,16 @@ func TestDamagedLogObjectIsNamed(t *testing.T) {
 	if err := b.Put(t.Context(), Name(1, 3), data); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Walk(t.Context(), b, f, func(*Object) error { return nil })
+	_, err = walkAll(t, b, f)
 	if !errors.Is(err, zodb.ErrCorrupt) || !strings.Contains(err.Error(), Name(1, 3)) {
 		t.Error(err)
-	}
-}
-
-func TestCreateRefusesABucketWithOtherThingsInIt(t *testing.T) {
-	b := bucket.NewMemory()
-	if err := b.Put(t.Context(), "holiday.jpg", []byte("x")); err != nil {
-		t.Fatal(err)
-	}
-	_, err := Create(t.Context(), b, "test", time.Now())
-	if err == nil || !strings.Contains(err.Error(), "holiday.jpg") {
-		t.Error(err)
-	}
-	if _, err := ReadFormat(t.Context(), b); !errors.Is(err, ErrNoDatabase) {
-		t.Error(err)
-	}
-}
-
-func TestCreateByTwoGivesOneDatabase(t *testing.T) {
-	b := bucket.NewMemory()
-	got := make(chan *Format, 2)
-	for range 2 {
-		go func() {
-			f, err := Create(context.Background(), b, "test", time.Now())
-			if err != nil {
-				t.Error(err)
-			}
-			got <- f
-		}()
-	}
-	if one, other := <-got, <-got; one == nil || other == nil || one.Database != other.Database {
-		t.Errorf("%v and %v", one, other)
-	}
-}
-
-func TestForeignFormatObjectIsRefused(t *testing.T) {
-	for _, content := range []string{"", "{}", "something quite different, and longer than any header would be"} {
-		b := bucket.NewMemory()
-		if err := b.Put(t.Context(), FormatName, []byte(content)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := ReadFormat(t.Context(), b); !errors.Is(err, zodb.ErrCorrupt) {
-			t.Errorf("%q: %v", content, err)
-		}
 	}
 }
 
 func FuzzLogObject(f *testing.F) {
 	f.Add(sampleObject().encode())
 	f.Add(sampleSeal().encode())
-	f.Add(samplePack().encode())
+	f.Add(sampleBase().encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		// The hash at the end would stop the fuzzer at once: set it right.
 		reseal(b)
@@ -418,28 +350,6 @@ func FuzzLogObject(f *testing.F) {
 		}
 		if again := o.encode(); !bytes.Equal(again, b) {
 			t.Errorf("decoded and encoded:\n%x\n%x", b, again)
-		}
-	})
-}
-
-func FuzzFormat(f *testing.F) {
-	f.Add((&Format{Database: DatabaseID{1}, Created: time.Unix(1e9, 0), Creator: "test"}).encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		reseal(b)
-		format, err := DecodeFormat(b)
-		if err == nil && !bytes.Equal(format.encode(), b) {
-			t.Errorf("decoded and encoded:\n%x\n%x", b, format.encode())
-		}
-	})
-}
-
-func FuzzList(f *testing.F) {
-	f.Add(encodeList(DatabaseID{1}, ListID{2}, []Dropped{{1, 2}, {3, 4}}))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		reseal(b)
-		dropped, err := decodeList(DatabaseID{1}, ListID{2}, b)
-		if err == nil && !bytes.Equal(encodeList(DatabaseID{1}, ListID{2}, dropped), b) {
-			t.Errorf("decoded and encoded:\n%x\n%v", b, dropped)
 		}
 	})
 }

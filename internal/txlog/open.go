@@ -21,11 +21,16 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Open makes this node the leader of a database. It reads the log, telling the
-// observer of every object, and puts a seal into the first free slot of the
-// last epoch. When its seal is part of the log, it leads. The former leader, if
-// there is one, finds the seal where its next object should go; what had been
-// acknowledged lies before it.
+// Open makes this node the leader of a database. It finds a checkpoint and resets
+// the observer to it, reads the log from there on, telling the observer of every
+// object, and puts a seal into the first free slot of the last epoch. When its
+// seal is part of the log, it leads. The former leader, if there is one, finds the
+// seal where its next object should go; what had been acknowledged lies before it.
+//
+// The checkpoint may have been an old one, and the slot free because its object
+// was deleted below a newer one. Then the seal has no meaning. So Open looks for
+// a newer checkpoint when its seal stands. If there is one, it goes on from there
+// and tries again.
 //
 // If somebody else was faster, it reads what they wrote, and tries again some
 // slots further on, twice as many each time: a leader that commits all the time
@@ -34,85 +39,139 @@ type Options struct {
 // why a seal says nothing of the object before it. One that the log does not
 // come to, because the leader died before, has no meaning; the candidate then
 // finds the first free slot without contest.
-//
-// [Observer.Settled] is called for the objects read as well.
 func Open(ctx context.Context, b bucket.Bucket, f *Format, o Observer, opts Options) (*Log, error) {
-	if err := checkClock(ctx, b); err != nil {
+	w := newWalker(home{b, f.Database, parallel}, o)
+	if err := w.checkClock(ctx); err != nil {
 		return nil, err
 	}
-	apply := func(obj *Object) error {
-		o.Settled(obj)
-		return nil
-	}
-	p := Start()
-	if err := takeOver(ctx, b, f.Database, &p, opts.Node, true, apply); err != nil {
+	if err := w.begin(ctx); err != nil {
 		return nil, err
 	}
-	return newLog(b, NewLeader(opts.Config, f.Database, p), o, opts.Logger), nil
+	if err := w.takeOver(ctx, opts.Node); err != nil {
+		return nil, err
+	}
+	if w.number() != w.head.Checkpoint && w.checkpoint != nil {
+		// The next one to open finds it at once.
+		if err := w.writeHead(ctx, w.checkpoint, w.p); err != nil {
+			opts.Logger.Warn(hintFailed, "object", HeadName, "err", err)
+		}
+	}
+	return newLog(w, opts.Config, o, opts.Logger), nil
+}
+
+// newWalker returns a walker that tells an observer.
+func newWalker(h home, o Observer) *walker {
+	return &walker{
+		home:  h,
+		reset: o.Reset,
+		apply: func(ctx context.Context, obj *Object, end Position) error {
+			if obj.changesBase() {
+				if err := o.Fetch(ctx, obj); err != nil {
+					return err
+				}
+			}
+			o.Settled(obj, end)
+			return nil
+		},
+	}
 }
 
 // maxAhead is how far beyond the first free slot a seal is put: beyond what a
 // leader has under way, and will have by the time that the seal is there.
 const maxAhead = 255
 
-// takeOver seals the epoch that p is the end of, wherever that end is by then,
-// and moves p behind the seal. For early see walk.
-func takeOver(ctx context.Context, b bucket.Bucket, db DatabaseID, p *Position, node string, early bool, apply func(*Object) error) error {
+// takeOver seals the last epoch, wherever its end is by then, and moves behind
+// the seal.
+func (w *walker) takeOver(ctx context.Context, node string) error {
 	mine := make(map[PutID]bool)
 	for ahead := Slot(0); ; ahead = min(2*ahead+1, maxAhead) {
-		// What counts is which seal the log comes to first.
-		from, leads := p.Slot, false
-		err := walk(ctx, b, db, p, early, func(o *Object) error {
-			leads = mine[o.Put]
-			return apply(o)
-		})
-		if err != nil || leads {
+		from := w.p
+		if err := w.walk(ctx); err != nil {
 			return err
 		}
-		if p.Slot == from {
+		if w.p == from {
 			ahead = 0 // nobody writes
 		}
-		if ahead == 0 {
-			if filled, err := checkFree(ctx, b, *p, early); err != nil {
+		// What counts is which seal the log comes to first.
+		if !mine[w.last] {
+			if ahead == 0 {
+				if again, err := w.checkFree(ctx, false); err != nil {
+					return err
+				} else if again {
+					continue
+				}
+			}
+			seal := w.seal(ahead, node)
+			mine[seal.Put] = true
+			stands, err := w.putSeal(ctx, seal)
+			if err != nil {
 				return err
-			} else if filled {
+			}
+			if !stands || ahead > 0 {
 				continue
 			}
 		}
-		seal := &Object{
-			Header: Header{
-				Database: db,
-				Epoch:    p.Epoch,
-				Slot:     p.Slot + ahead,
-				Put:      NewPutID(),
-				LogStart: 1,
-				Settled:  p.Slot - 1,
-			},
-			Entries: []Entry{{Seal: &Seal{Next: p.Epoch + 1, By: node[:min(len(node), maxNodeName)]}}},
-		}
-		mine[seal.Put] = true
-		data := seal.encode()
-		// The outcome of a put that failed is unknown: put the same again.
-		err = bucket.Retrying(ctx, func() error { return b.PutIfAbsent(ctx, seal.Name(), data) })
-		if err != nil && !errors.Is(err, bucket.ErrExist) {
-			return fmt.Errorf("taking over as leader of %s: %w", b.Properties().Location, err)
+		found, err := w.look(ctx)
+		if err != nil || !found {
+			return err
 		}
 	}
 }
 
-func checkClock(ctx context.Context, b bucket.Bucket) error {
-	var skew time.Duration
-	err := bucket.Rereading(ctx, func() error {
-		there, err := b.Now(ctx)
-		skew = time.Since(there)
-		return err
-	})
+// seal makes a seal for the slot that lies that far ahead.
+func (w *walker) seal(ahead Slot, node string) *Object {
+	seal := &Object{
+		Header: Header{
+			Database:   w.db,
+			Epoch:      w.p.Epoch,
+			Slot:       w.p.Slot + ahead,
+			Put:        NewPutID(),
+			LogStart:   1,
+			Checkpoint: w.number(),
+			Settled:    w.p.Slot - 1,
+		},
+		Entries: []Entry{{Seal: &Seal{Next: w.p.Epoch + 1, By: node[:min(len(node), maxNodeName)]}}},
+	}
+	if w.checkpoint != nil {
+		seal.LogStart = w.checkpoint.Position.Slot
+	}
+	return seal
+}
+
+// putSeal puts a seal. One that stands for certain, in the slot in which the
+// walk is, is applied: it need not be read.
+func (w *walker) putSeal(ctx context.Context, seal *Object) (stands bool, err error) {
+	data := seal.encode()
+	// The outcome of a put that failed is unknown: put the same again.
+	err = bucket.Retrying(ctx, func() error { return w.bucket.PutIfAbsent(ctx, seal.Name(), data) })
+	if errors.Is(err, bucket.ErrExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("taking over as leader of %s: %w", w.location(), err)
+	}
+	if seal.Slot != w.p.Slot {
+		return true, nil
+	}
+	end := w.p
+	if err = end.advance(w.db, seal); err == nil {
+		err = w.apply(ctx, seal, end)
+	}
+	if err != nil {
+		return false, err
+	}
+	w.p, w.last = end, seal.Put
+	return true, nil
+}
+
+func (h home) checkClock(ctx context.Context) error {
+	there, err := h.now(ctx)
 	if err != nil {
 		return err
 	}
-	if skew.Abs() > maxClockSkew {
+	if skew := time.Since(there); skew.Abs() > maxClockSkew {
 		return fmt.Errorf("the clock of this machine is %s away from that of %s: transactions would get wrong times; "+
-			"set the clock (NTP), then start again", skew.Round(time.Second), b.Properties().Location)
+			"set the clock (NTP), then start again", skew.Round(time.Second), h.location())
 	}
 	return nil
 }

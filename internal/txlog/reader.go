@@ -15,7 +15,7 @@ func (r reader) header() (h Header) {
 	h.Put = r.ID()
 	copy(h.Prev[:], r.Bytes(32))
 	h.LogStart = Slot(r.Uint64())
-	h.Checkpoint = Slot(r.Uint64())
+	h.Checkpoint = r.Uint64()
 	h.Settled = Slot(r.Uint64())
 	h.OidMark = zodb.Oid(r.Uint64())
 	h.LastTid = zodb.Tid(r.Uint64())

@@ -36,12 +36,13 @@ const (
 
 // A Record is a revision of an object, or its deletion.
 type Record struct {
-	Oid  zodb.Oid
-	Prev zodb.Tid // serial of the revision that it replaces
-	Kind RecordKind
-	Data []byte   // of kind RecordData; else nil
-	Size uint32   // bytes of the data, wherever it is
-	Blob *blob.Ref // the blob that belongs to it, or nil
+	Oid     zodb.Oid
+	Prev    zodb.Tid // serial of the revision that it replaces
+	Existed bool     // the object existed before, and was not deleted
+	Kind    RecordKind
+	Data    []byte    // of kind RecordData; else nil
+	Size    uint32    // bytes of the data, wherever it is
+	Blob    *blob.Ref // the blob that belongs to it, or nil
 
 	Payload uint32   // for kind RecordPayload: index into Transaction.Payloads
 	Source  zodb.Tid // for kind RecordShared: serial of the revision whose data it shares
@@ -71,6 +72,7 @@ const (
 	sharedRefSize    = 8
 	blobRefSize      = 24
 	flagBlob         = 1
+	flagExisted      = 2
 	payloadStartSize = 48
 
 	// MaxMeta bounds each of user, description and extension.
@@ -143,6 +145,9 @@ func (r *Record) append(b []byte) []byte {
 	flags := byte(0)
 	if r.Blob != nil {
 		flags |= flagBlob
+	}
+	if r.Existed {
+		flags |= flagExisted
 	}
 	b = append(b, byte(r.Kind), flags, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, r.Size)
@@ -228,9 +233,10 @@ func (r reader) record() (rec Record, err error) {
 	if r.Err() != nil {
 		return rec, r.Err()
 	}
-	if flags&^flagBlob != 0 {
+	if flags&^(flagBlob|flagExisted) != 0 {
 		return rec, r.Corrupt("unknown flags of a record %#02x", flags)
 	}
+	rec.Existed = flags&flagExisted != 0
 	if flags&flagBlob != 0 {
 		rec.Blob = &blob.Ref{ID: r.ID(), Size: int64(r.Uint64())}
 		if r.Err() == nil && (rec.Blob.Size < 0 || rec.Kind == RecordDeletion) {
@@ -284,8 +290,8 @@ func DecodeRecord(name string, span Span, b []byte, oid zodb.Oid) ([]byte, error
 
 // EncodePayload returns the bytes of a payload object that holds the data of
 // the records, and turns them into records of kind RecordPayload that point to
-// it. index is what its place in Transaction.Payloads will be. Blobs are named
-// in the log only.
+// it. index is what its place in Transaction.Payloads will be. Blobs, and
+// whether the object existed, are in the log only.
 func EncodePayload(db DatabaseID, id PayloadID, index int, records []*Record) []byte {
 	size := payloadStartSize + sha256.Size
 	for _, rec := range records {
@@ -295,10 +301,10 @@ func EncodePayload(db DatabaseID, id PayloadID, index int, records []*Record) []
 	b = append(b, db[:]...)
 	b = append(b, id[:]...)
 	for _, rec := range records {
-		blob := rec.Blob
-		rec.Blob = nil
+		blob, existed := rec.Blob, rec.Existed
+		rec.Blob, rec.Existed = nil, false
 		b = rec.append(b)
-		rec.Kind, rec.Data, rec.Payload, rec.Blob = RecordPayload, nil, uint32(index), blob
+		rec.Kind, rec.Data, rec.Payload, rec.Blob, rec.Existed = RecordPayload, nil, uint32(index), blob, existed
 	}
 	sum := sha256.Sum256(b)
 	return append(b, sum[:]...)

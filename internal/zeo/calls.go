@@ -207,7 +207,7 @@ func (c *conn) getInvalidations(k *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	last, oids, ok := c.storage.Invalidations(tid)
+	last, oids, ok := c.storage.Invalidations(c.ctx, tid)
 	if !ok || len(oids) > maxInvalidated {
 		return nil, nil
 	}

@@ -2,6 +2,7 @@ package zeo
 
 import (
 	"fmt"
+	"time"
 
 	"s3storage/internal/zodb"
 )
@@ -39,6 +40,13 @@ func (c *Client) GetInfo() (zodb.Info, error) {
 // ServerStatus asks for the server's counters.
 func (c *Client) ServerStatus() (Dict, error) {
 	return dictOf(c.call("server_status", Tuple{}))
+}
+
+// Pack has the server drop what is not needed since that time, and waits until it
+// has.
+func (c *Client) Pack(t time.Time) error {
+	_, err := c.call("pack", Tuple{float64(t.UnixNano()) / 1e9, true})
+	return err
 }
 
 // NewOids asks for n oids; servers give at most 100.

@@ -46,15 +46,7 @@ func twosComplement(b []byte) any {
 		}
 		return n
 	}
-	be := make([]byte, len(b))
-	for i, c := range b {
-		be[len(b)-1-i] = c
-	}
-	n := new(big.Int).SetBytes(be)
-	if be[0] >= 0x80 {
-		n.Sub(n, new(big.Int).Lsh(big.NewInt(1), uint(8*len(b))))
-	}
-	return fitInt(n)
+	return fitInt(pickle.Integer(b))
 }
 
 func numberText(op byte, line []byte) (any, error) {

@@ -110,7 +110,7 @@ type Storage interface {
 	// once, and the tid of the newest transaction they account for; ok is
 	// false where the storage cannot say, so that a client has to drop its
 	// whole cache.
-	Invalidations(tid Tid) (last Tid, oids []Oid, ok bool)
+	Invalidations(ctx context.Context, tid Tid) (last Tid, oids []Oid, ok bool)
 
 	// NewOids hands out n oids, none of which was ever handed out before or
 	// will be again.

@@ -105,24 +105,36 @@ def check_loads(connection, raw, oids, findings):
 
 
 def check_bucket(directory, raw, findings):
-    """Whether the server's view is that of who reads the bucket alone, and the
-    bucket holds what it takes; returns the names of the objects that it takes."""
-    try:
+    """Whether the server's view is that of who reads the bucket alone, and every
+    byte of the bucket that the database needs is as it has to be."""
+    def read():
         database = read_bucket.Database(directory)
         there = [Raw(f"{t.tid:016x}", t.status, t.description,
                      {f"{r.oid:016x}": r.data for r in t.records})
                  for t in database.transactions()]
+        return there, list(database.check())
+    try:
+        there, wrong = undisturbed(read)
     except read_bucket.Damaged as e:
         findings.add("view", str(e))
-        return set()
+        return
+    for text in wrong:
+        findings.add("bucket", text)
     here, there = ({t.tid: t for t in ts} for ts in (raw, there))
     for tid in sorted(here.keys() | there.keys()):
         if here.get(tid) != there.get(tid):
             findings.add("view", f"transaction {tid}: the server says {_short(here.get(tid))}, "
                                  f"the bucket {_short(there.get(tid))}")
-    for name in database.needed() - stored(directory):
-        findings.add("bucket", f"{name} is missing")
-    return database.needed()
+
+
+def undisturbed(read):
+    """What read returns when it was not disturbed by a server that merges and
+    deletes."""
+    while True:
+        try:
+            return read()
+        except read_bucket.Outdated:
+            pass
 
 
 def _short(raw):
@@ -130,7 +142,8 @@ def _short(raw):
         oid: None if data is None else len(data) for oid, data in raw.data.items()})
 
 
-def stored(directory):
-    """The names of all objects but the log and the format."""
-    return {f"{kind}/{path.name}" for kind in ("payload", "blob", "pack")
-            for path in (directory / kind).glob("*")}
+def left_over(directory):
+    """The names of objects that nothing needs."""
+    stored = {f"{kind}/{path.name}" for kind in ("payload", "blob", "segment", "index", "base")
+              for path in (directory / kind).glob("*")}
+    return stored - undisturbed(lambda: set(read_bucket.Database(directory).needed()))

@@ -17,10 +17,10 @@ def _append(reader, client, **event):
 
 
 def _lose(directory, _):
-    """Delete the newest log objects of the last epoch."""
-    objects = sorted((directory / "log").glob("*/*"))
-    for path in [p for p in objects if p.parent == objects[-1].parent][-5:]:
-        path.unlink()
+    """Delete the newest log objects of which nothing else tells."""
+    database = read_bucket.Database(directory)
+    for found in [o for o in database.log if o.slot > database.head.settled][-5:]:
+        (directory / found.name).unlink()
 
 
 def _tear(_, reader):
@@ -55,7 +55,7 @@ def _not_undone(_, reader):
 def _smallest_blob(directory):
     """The id and the path of a blob that is not empty."""
     size, blob = min((record.blob_size, record.blob)
-                     for transaction, _ in read_bucket.Database(directory).kept
+                     for transaction in read_bucket.Database(directory).transactions(data=False)
                      for record in transaction.records if record.blob and record.blob_size)
     return size, blob, directory / "blob" / blob.hex()
 
@@ -77,12 +77,28 @@ def _other_blob(directory, _):
 
 
 def _half_pack(directory, _):
-    """Have each list of what a pack dropped name half of it."""
-    for path in (directory / "pack").glob("*"):
-        data = path.read_bytes()
-        [count] = struct.unpack_from(">I", data, 12)
-        data = data[:12] + struct.pack(">I", count // 2) + data[16:48 + count // 2 * 16]
-        path.write_bytes(data + hashlib.sha256(data).digest())
+    """Have the newest base, which a pack has made, list the last segment and the
+    last table as they were before the pack."""
+    newest = read_bucket.Database(directory).base
+    contents = {path: path.read_bytes() for path in (directory / "base").iterdir()}
+    bases = {base.number: (base, path, contents[path]) for path in contents
+             for base in [read_bucket.parse_base(bytes.fromhex(path.name), contents[path],
+                                                 contents[path][16:32])]}
+    _, path, after = bases[newest.number]
+    before, _, old = bases[newest.number - 1]
+    cut = before.segments[-1].first - 1
+    new = after[:-32 - _SEGMENT * len(newest.segments) - _TABLE * len(newest.tables)]
+    segments = [after[len(new) + _SEGMENT * n:][:_SEGMENT - 8] + struct.pack(">Q", cut)
+                for n, segment in enumerate(newest.segments) if segment.first <= cut]
+    table = after[-32 - _TABLE:-32 - 8] + struct.pack(">Q", cut)
+    tables_at = len(old) - 32 - _TABLE * len(before.tables)
+    segments.append(old[tables_at - _SEGMENT:tables_at])
+    new = (new[:12] + struct.pack(">I", len(segments)) + new[16:-12] + struct.pack(">I", 2)
+           + new[-8:] + b"".join(segments) + table + old[-32 - _TABLE:-32])
+    path.write_bytes(new + hashlib.sha256(new).digest())
+
+
+_SEGMENT, _TABLE = 88, 72  # bytes of their entries in a base; there are no snapshots
 
 
 # What there is to do.

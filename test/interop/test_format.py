@@ -11,7 +11,9 @@ import harness
 import pytest
 import read_bucket
 import transaction
+import zstandard
 from persistent.mapping import PersistentMapping
+from ZODB.blob import Blob
 from ZODB.utils import p64, u64
 
 pytestmark = pytest.mark.s3storage
@@ -43,14 +45,20 @@ def _stored(db, oids):
 
 def _read(bucket):
     """What is in the bucket: transactions, and the data of every revision."""
-    transactions = list(read_bucket.Database(bucket.path).transactions())
+    database = read_bucket.Database(bucket.path)
+    transactions = list(database.transactions())
+    assert list(database.check()) == []
     return transactions, {(record.oid, t.tid): record.data
                           for t in transactions for record in t.records}
 
 
-def test_the_reader_finds_every_revision_and_every_transaction(new_bucket, new_server, open_db):
+@pytest.mark.parametrize("often", [True, False], ids=["in segments", "in the log"])
+def test_the_reader_finds_every_revision_and_every_transaction(
+        new_bucket, new_server, open_db, often):
+    """Where all is written out at once and the server stops in order, and where
+    it is written out by one stop, and the next server is killed."""
     bucket = new_bucket("directory")
-    server = new_server(bucket)
+    server = new_server(bucket, arguments=["--flush-objects", "3"] if often else [])
     db = open_db(server)
     commits = []
 
@@ -87,8 +95,11 @@ def test_the_reader_finds_every_revision_and_every_transaction(new_bucket, new_s
     stored = _stored(db, oids)
     current = {oid: max(tid for o, tid in stored if o == oid) for oid in oids}
     db.close()
-    server.stop()
+    (server.stop if often else server.kill)()
 
+    database = read_bucket.Database(bucket.path)
+    assert len(database.tail) == (0 if often else 1 + 5)
+    assert len(database.base.segments) > 1 if often else len(database.base.segments) == 1
     transactions, found = _read(bucket)
     assert found == stored
     # The first is ZODB's own, which makes the root.
@@ -96,17 +107,14 @@ def test_the_reader_finds_every_revision_and_every_transaction(new_bucket, new_s
              pickle.loads(t.extension) if t.extension else {})
             for t in transactions[1:]] == commits
     assert {t.status for t in transactions} == {b" "}
-    assert any(t.payloads for t in transactions)
-    assert {oid: serial for oid, (serial, _) in
-            read_bucket.Database(bucket.path).current().items()} == current
+    assert {oid: serial for oid, serial, _ in database.current()} == current
+    assert all(data == stored[oid, serial] for oid, serial, data in database.current())
     # Each record says what it replaces.
     before = {}
     for t in transactions:
         for record in t.records:
             assert record.replaces == before.get(record.oid, 0)
             before[record.oid] = t.tid
-    seals = [o for o in read_bucket.Database(bucket.path).log() if o.seal]
-    assert [(o.epoch, o.seal.next_epoch) for o in seals] == [(0, 1), (1, 2)]
 
     printed = subprocess.run(
         [sys.executable, read_bucket.__file__, str(bucket.path)],
@@ -122,30 +130,45 @@ def _state(data):
     return pickle.load(stream)
 
 
+def test_the_reader_finds_data_that_is_in_payload_objects_only(new_bucket, new_server, open_db):
+    bucket = new_bucket("directory")
+    server = new_server(bucket)
+    db = open_db(server)
+    data = random.Random(1).randbytes(5 * MB)
+    _commit(db, lambda root: root.__setitem__("large", PersistentMapping({"data": data})))
+    oids = {0, u64(db.open().root()["large"]._p_oid)}
+    stored = _stored(db, oids)
+    server.kill()
+    transactions, found = _read(bucket)
+    assert transactions[-1].payloads and found == stored
+
+
 @pytest.fixture
-def stopped(new_bucket, new_server, open_db):
-    """A bucket of two epochs whose server has stopped, and its log by name."""
+def killed(new_bucket, new_server, open_db, tmp_path):
+    """A bucket of two epochs with a base whose server was killed, and the names
+    of the log objects behind that."""
     bucket = new_bucket("directory")
     server = new_server(bucket)
     for n in range(6):
-        db = open_db(server)
-        _commit(db, lambda root: root.__setitem__("n", n))
+        db = open_db(server, blob_dir=str(tmp_path / f"blobs-{n}"))
+        _commit(db, lambda root: root.update(n=n, blob=Blob(b"blob" * n)))
         db.close()
         if n == 2:
             server.restart()
-    server.stop()
+    server.kill()
     database = read_bucket.Database(bucket.path)
-    return bucket, [o.name for o in database.log()]
+    assert database.base.tables and len(database.tail) == 3
+    return bucket, [found.name for found in database.log]
 
 
 def _info(bucket):
-    """Whether the program itself can read the log."""
+    """Whether the program itself can read what it has to read at a start."""
     return subprocess.run([harness.BINARY, "info", str(bucket.path)],
                           capture_output=True, text=True, timeout=harness.HANG)
 
 
-def test_a_hole_in_the_log_is_found(stopped):
-    bucket, names = stopped
+def test_a_hole_in_the_log_is_found(killed):
+    bucket, names = killed
     for name in names[:-1]:
         path = bucket.path / name
         aside = path.rename(path.parent / "aside")
@@ -157,24 +180,41 @@ def test_a_hole_in_the_log_is_found(stopped):
     assert _info(bucket).returncode == 0
 
 
-def test_a_flipped_bit_is_found(stopped):
-    bucket, names = stopped
-    for name in ["format"] + names:
+def test_a_flipped_bit_anywhere_is_found(killed):
+    bucket, names = killed
+    database = read_bucket.Database(bucket.path)
+    at_a_start = ["format", f"checkpoint/{database.checkpoint.number:016x}", *names]
+    needed = set(database.needed())
+    assert {name.split("/")[0] for name in needed} == {"base", "segment", "index", "blob"}
+    for name in sorted({*at_a_start, *needed}):
         path = bucket.path / name
         good = path.read_bytes()
-        bit = random.Random(name).randrange(8 * len(good))
-        bad = bytearray(good)
-        bad[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(bad)
-        with pytest.raises((read_bucket.Damaged, read_bucket.Newer), match=name):
-            _read(bucket)
-        assert _info(bucket).returncode == 1
+        for bit in random.Random(name).sample(range(8 * len(good)), 20):
+            bad = bytearray(good)
+            bad[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(bad)
+            with pytest.raises((read_bucket.Damaged, read_bucket.Newer), match=name):
+                _read(bucket)
+        if name in at_a_start or name.startswith("base"):
+            assert _info(bucket).returncode == 1
         path.write_bytes(good)
     assert _info(bucket).returncode == 0
 
 
-def test_what_a_dead_leader_left_is_no_part_of_the_log(stopped):
-    bucket, names = stopped
+def test_a_hint_that_is_damaged_or_gone_does_no_harm(killed):
+    bucket, _ = killed
+    transactions, _ = _read(bucket)
+    head = bucket.path / "head"
+    head.write_bytes(head.read_bytes()[:-1])
+    assert _read(bucket)[0] == transactions
+    assert _info(bucket).returncode == 0
+    head.unlink()
+    assert _read(bucket)[0] == transactions
+    assert _info(bucket).returncode == 0
+
+
+def test_what_a_dead_leader_left_is_no_part_of_the_log(killed):
+    bucket, names = killed
     transactions, _ = _read(bucket)
     epoch, slot = (int(digits, 16) for digits in names[-1].split("/")[1:])
     last = (bucket.path / names[-1]).read_bytes()
@@ -188,23 +228,37 @@ def test_what_a_dead_leader_left_is_no_part_of_the_log(stopped):
     assert done.returncode == 0 and re.search(rf"^transactions +{len(transactions)}$", done.stdout, re.M)
 
 
+def _bytes_of(dump):
+    """The bytes of an annotated dump."""
+    data = bytearray()
+    for line in dump.splitlines():
+        offset, digits, note = re.fullmatch(
+            r"([0-9a-f]{4})  ((?:[0-9a-f]{2,4} ?)+?)(?:  +(\S.*))?", line).groups()
+        assert int(offset, 16) == len(data), line
+        data += bytes.fromhex(digits)
+    return data
+
+
 def test_the_example_of_the_document_is_a_database(tmp_path, new_bucket):
     """By the reader and by the program; the numbers beside the bytes are right."""
     bucket = new_bucket("directory")
     text = DOCUMENT.read_text()
     files = re.findall(r"^`(\S+)`, (\d+) bytes:\n\n```hex\n(.*?)^```", text, re.M | re.S)
-    assert len(files) == 4
+    assert len(files) == 10
     for name, size, dump in files:
-        data = bytearray()
-        for line in dump.splitlines():
-            offset, digits, note = re.fullmatch(
-                r"([0-9a-f]{4})  ((?:[0-9a-f]{2,4} ?)+?)(?:  +(\S.*))?", line).groups()
-            assert int(offset, 16) == len(data), line
-            data += bytes.fromhex(digits)
+        data = _bytes_of(dump)
         assert len(data) == int(size)
         path = bucket.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+    blocks = re.findall(r"^The [^\n]* at ([0-9a-f]{4}), (\d+) bytes decompressed:\n\n"
+                        r"```hex\n(.*?)^```", text, re.M | re.S)
+    [segment] = (bucket.path / "segment").iterdir()
+    assert len(blocks) == 5
+    for at, size, dump in blocks:
+        frame = segment.read_bytes()[int(at, 16):]
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(frame)
+        assert data == _bytes_of(dump) and len(data) == int(size)
 
     first, second = _read(bucket)[0]
     times = re.findall(r"tid, (\S+)Z$", text, re.M)

@@ -1,5 +1,5 @@
 """Writes records.json.gz: data records as ZODB writes them, in every pickle
-protocol, each with the references that ZODB finds in it.
+protocol, each with the class and the references that ZODB finds in it.
 
     python make_fixtures.py                      (needs ZODB)
 
@@ -8,7 +8,9 @@ pickler: zodbpickle's for protocols 0 to 3, that of the standard library for all
 "refs" is what ZODB.serialize.referencesf says, in hexadecimal. It cannot read
 protocols 4 and 5, nor what bytes are in protocols 0 to 2. Where it fails, it is
 given an unpickler of the standard library that knows no class; "by" says which
-of them has read the record.
+of them has read the record. "class" is what ZODB.utils.get_pickle_metadata says;
+it cannot read protocols 4 and 5 either, and there it is the class of the object
+that was written. It is empty where nobody can tell.
 """
 
 import codecs
@@ -35,6 +37,7 @@ from BTrees.OOBTree import OOBTree
 from BTrees.OOBTree import OOSet
 from persistent import Persistent
 from ZODB.tests import PackableStorage
+from ZODB.utils import get_pickle_metadata
 from ZODB.utils import p64
 
 
@@ -151,7 +154,7 @@ picklers += [('pickle', StandardPickler, protocol) for protocol in range(6)]
 fixtures = []
 
 
-def add(name, record):
+def add(name, record, known_class=''):
     pickles = record
     if record[:2] == b'.z':
         pickles = zlib.decompress(record[2:])
@@ -161,7 +164,9 @@ def add(name, record):
     except (AssertionError, UnicodeDecodeError, ValueError):
         ZODB.serialize.PersistentUnpickler = Walker
         by, refs = 'pickle', ZODB.serialize.referencesf(pickles)
+    module, cls = get_pickle_metadata(pickles)
     fixtures.append({'name': name, 'record': record.hex(), 'by': by,
+                     'class': f'{module}.{cls}' if cls else known_class,
                      'refs': [oid.hex() for oid in refs]})
 
 
@@ -173,7 +178,8 @@ def add_in_every_protocol(name, obj, jar, only=picklers):
         record = writer.serialize(obj)
         if protocol == 0 and b'P' in record and b'\\x00\\x00' in record:
             continue  # its references are the repr of a tuple
-        add(f'{name}, {module} {protocol}', record)
+        add(f'{name}, {module} {protocol}', record,
+            f'{type(obj).__module__}.{type(obj).__name__}')
 
 
 jar = Jar('main', 0x7f)
@@ -301,7 +307,8 @@ forms = {
 for name, ids in forms.items():
     for module, pickler, protocol in picklers:
         if protocol > 0:
-            add(f'{name}, {module} {protocol}', raw(ids, protocol, pickler))
+            add(f'{name}, {module} {protocol}', raw(ids, protocol, pickler),
+                '__main__.Plain')
 
 # What Python 2 wrote, with an oid that is ASCII: referencesf reads no other.
 oid = b'\0\0\0\0\0\0\x12\x34'
@@ -310,6 +317,9 @@ for name, record in {
                  + b'q\x05cm\nC\nq\x06tq\x07Qs.',
     'pickle 2': b'\x80\x02cm\nC\nq\x00.\x80\x02}q\x01(U\x01aq\x02U\x08' + oid
                 + b'q\x03h\x00\x86q\x04QU\x01bq\x05h\x03Qu.',
+    'a class as names and arguments': b'\x80\x02U\x01mU\x01C\x86)\x86.N.',
+    'a class as names alone': b'U\x01mU\x01C\x86.N.',
+    'a class as bare text': b'V\\u006dod\nS"C"\n\x86N\x86.N.',
     'a class as names, 1': b'((U\x01mq\x01U\x01Cq\x02tq\x03Ntq\x04.}q\x05U'
                            b'\x01aq\x06U\x08' + oid + b'q\x07Qs.',
     'BINSTRING': b'cm\nC\n.T\x08\0\0\0' + oid + b'Q.',
@@ -328,7 +338,8 @@ for name, record in {
 for n, fixture in enumerate(fixtures[:]):
     if n % 9 == 0:
         record = bytes.fromhex(fixture['record'])
-        add('compressed, ' + fixture['name'], b'.z' + zlib.compress(record))
+        add('compressed, ' + fixture['name'], b'.z' + zlib.compress(record),
+            fixture['class'])
 
 # Anything at all.
 rnd = random.Random(20261125)

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"s3storage/internal/bucket"
+	"s3storage/internal/engine"
+)
+
+type snapshotCmd struct {
+	Create snapshotCreateCmd `cmd:"" help:"Give the present state a name, and keep it."`
+	List   snapshotListCmd   `cmd:"" help:"List snapshots."`
+	Delete snapshotDeleteCmd `cmd:"" help:"Forget a snapshot."`
+}
+
+type snapshotCreateCmd struct {
+	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
+	Name   string `arg:"" help:"A name for it. It must not begin with a digit."`
+}
+
+const takesTheLead = `
+This takes the lead: a server that runs on the bucket writes no more from then on.
+Stop it first, and start it again afterwards.`
+
+func (*snapshotCreateCmd) Help() string {
+	return `Nothing of what the database is now is deleted until the snapshot is, whatever is
+packed. It takes a moment and no space at first.
+` + takesTheLead
+}
+
+// Run implements the subcommand.
+func (c *snapshotCreateCmd) Run() error {
+	if c.Name == "" || c.Name[0] >= '0' && c.Name[0] <= '9' {
+		return fmt.Errorf("the name of a snapshot must not begin with a digit, or it would look like a time")
+	}
+	return asLeader(c.Bucket, func(ctx context.Context, e *engine.Engine) error { return e.Snapshot(ctx, c.Name) })
+}
+
+type snapshotListCmd struct {
+	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
+}
+
+// Run implements the subcommand.
+func (c *snapshotListCmd) Run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	b, err := openBucket(ctx, c.Bucket, false)
+	if err != nil {
+		return err
+	}
+	e, err := openReadOnly(ctx, b)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = e.Close(ctx) }() // it was only read
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "name\tlast transaction\tmade")
+	for _, s := range e.Survey().Base.Snapshots {
+		fmt.Fprintf(w, "%s\t%s (%s)\t%s\n", s.Name, s.Last, s.Last.Time().Format(time.RFC3339), s.Created.Format(time.RFC3339))
+	}
+	return w.Flush()
+}
+
+type snapshotDeleteCmd struct {
+	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
+	Name   string `arg:"" help:"Its name."`
+}
+
+func (*snapshotDeleteCmd) Help() string {
+	return `What only the snapshot needed is deleted by the next daily sweep of a server.
+Snapshots named branch-... belong to branches, which lose their data with them.
+` + takesTheLead
+}
+
+// Run implements the subcommand.
+func (c *snapshotDeleteCmd) Run() error {
+	return asLeader(c.Bucket, func(ctx context.Context, e *engine.Engine) error { return e.DeleteSnapshot(ctx, c.Name) })
+}
+
+type branchCmd struct {
+	New  string     `arg:"" help:"Where the branch will be: an empty bucket, prefix or directory."`
+	From string     `required:"" placeholder:"BUCKET" help:"The database that it is a branch of."`
+	At   *momentArg `placeholder:"MOMENT" help:"As the database was then. Default: as it is."`
+}
+
+func (*branchCmd) Help() string {
+	return `Makes a database of its own that begins as what another one is or was. It shares the
+other's files and copies nothing: both can be written to, packed and served. A
+snapshot named branch-... in the other keeps what the branch needs; delete it when
+the branch is gone.
+
+  s3storage branch ./try --from ./data
+  s3storage branch s3://b/tuesday --from s3://b/site --at "2026-11-24 17:00"
+
+` + momentHelp + `
+With the name of a snapshot, the other database is only read.
+` + takesTheLead
+}
+
+// Run implements the subcommand.
+func (c *branchCmd) Run() error {
+	at := engine.Now
+	if c.At != nil {
+		at = c.At.Moment
+	}
+	from, err := absolute(c.From)
+	if err != nil {
+		return err
+	}
+	make := func(ctx context.Context, e *engine.Engine) error {
+		to, err := openBucket(ctx, c.New, true)
+		if err != nil {
+			return err
+		}
+		snapshot, err := e.Branch(ctx, at, to, from)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("%s is a branch; %s of %s keeps what it needs\n", c.New, snapshot, c.From)
+		return nil
+	}
+	if at.Snapshot == "" {
+		return asLeader(c.From, make)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	b, err := openBucket(ctx, c.From, false)
+	if err != nil {
+		return err
+	}
+	e, err := openReadOnly(ctx, b)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = e.Close(ctx) }() // it was only read
+	return make(ctx, e)
+}
+
+// absolute returns a location that means the same wherever a program is started.
+func absolute(location string) (string, error) {
+	if strings.Contains(location, "://") {
+		return location, nil
+	}
+	return filepath.Abs(location)
+}
+
+type restoreCmd struct {
+	Bucket string    `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
+	To     momentArg `required:"" placeholder:"MOMENT" help:"What it was then it will be again."`
+}
+
+func (*restoreCmd) Help() string {
+	return `Takes a database back, in place. What it is now is kept as a snapshot, so this can
+be taken back. Clients drop their caches when they connect again.
+
+  s3storage restore ./data --to "2026-11-24 17:00"
+
+` + momentHelp + `
+` + takesTheLead
+}
+
+// Run implements the subcommand.
+func (c *restoreCmd) Run() error {
+	return asLeader(c.Bucket, func(ctx context.Context, e *engine.Engine) error {
+		snapshot, err := e.Restore(ctx, c.To.Moment)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("restored; what it was before is the snapshot %s\n", snapshot)
+		return nil
+	})
+}
+
+// asLeader does something with a database that exists.
+func asLeader(location string, do func(context.Context, *engine.Engine) error) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	b, err := openBucket(ctx, location, false)
+	if err != nil {
+		return err
+	}
+	e, err := engine.OpenExisting(ctx, b, engine.Options{
+		Node:    fmt.Sprintf("%s, process %d", strings.Join(os.Args[:min(2, len(os.Args))], " "), os.Getpid()),
+		Creator: "s3storage " + version,
+		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		OpenBucket: func(ctx context.Context, location string) (bucket.Bucket, error) {
+			return openBucket(ctx, location, false)
+		},
+		// A server that starts next finds what is to be deleted.
+		PackGrace: time.Hour,
+	})
+	if err != nil {
+		return err
+	}
+	err = do(ctx, e)
+	if closeErr := e.Close(context.WithoutCancel(ctx)); err == nil {
+		err = closeErr
+	}
+	return err
+}

@@ -1,0 +1,200 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"s3storage/internal/base"
+	"s3storage/internal/bucket"
+	"s3storage/internal/index"
+	"s3storage/internal/segment"
+	"s3storage/internal/txlog"
+)
+
+// hold has no other change of the base made until let is called.
+func (e *Engine) hold(ctx context.Context) (let func(), err error) {
+	select {
+	case e.changing <- struct{}{}:
+		return func() { <-e.changing }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// successor returns a base like the present one, to be changed.
+func (e *Engine) successor() *base.Base {
+	e.state.RLock()
+	b := *e.state.view.Base
+	b.Position = e.state.position
+	e.state.RUnlock()
+	b.ID = base.NewID()
+	b.Number++
+	b.Origins = slices.Clone(b.Origins)
+	b.Segments = slices.Clone(b.Segments)
+	b.Tables = slices.Clone(b.Tables)
+	b.Snapshots = slices.Clone(b.Snapshots)
+	return &b
+}
+
+// adopt has the log adopt a successor of the present base, and waits until it has.
+// The caller holds the changes of the base. If ready is given, it decides under the
+// lock that orders transactions whether it may be put into the log now; where it
+// may not, adopt returns false. blobs are the names of those that are not needed any
+// more.
+//
+// The context is for the writing of the base; then there is no way back: the next
+// change must not be made of an older base.
+func (e *Engine) adopt(ctx context.Context, b *base.Base, why txlog.BaseKind, blobs []string, ready func() (bool, error)) (bool, error) {
+	v, err := e.reader.View(ctx, b)
+	if err != nil {
+		return false, err
+	}
+	name := base.Name(b.ID)
+	e.uploads.add(name)
+	if err := b.Write(ctx, e.bucket, e.format.Database); err != nil {
+		return false, err
+	}
+	e.state.Lock()
+	e.state.adopting[b.ID] = adoption{view: v, blobs: blobs}
+	e.state.Unlock()
+	e.seq.Lock()
+	err = e.leadsLocked()
+	ok := true
+	if err == nil && ready != nil {
+		ok, err = ready()
+	}
+	if err == nil && ok {
+		e.log.AppendBase(txlog.BaseChange{ID: b.ID, Why: why})
+		if why == txlog.BasePack {
+			e.seq.packs++
+		}
+	}
+	e.seq.Unlock()
+	if err != nil || !ok {
+		e.state.Lock()
+		delete(e.state.adopting, b.ID)
+		e.state.Unlock()
+		e.uploads.remove(name)
+		return false, err
+	}
+	if err := e.awaitLead(context.WithoutCancel(ctx), func() bool { return e.state.view == v }); err != nil {
+		return false, fmt.Errorf("%w; whether the log has adopted %s will be known when the database is opened again", err, name)
+	}
+	e.uploads.remove(name)
+	if err := e.log.WriteCheckpoint(ctx, b.ID, e.advance()); err != nil {
+		// Nothing is lost: the log is longer than it has to be.
+		e.opts.Logger.Warn("could not write a checkpoint; opening this database will read more of the log",
+			"bucket", e.bucket.Properties().Location, "err", err)
+		return true, nil
+	}
+	e.state.Lock()
+	e.state.checkpointed = b.Number
+	e.state.Unlock()
+	e.janitor.poke() // what was replaced may go, in time
+	return true, nil
+}
+
+// advance returns from where on the log has to be read beside the present base. If
+// there is no transaction behind that, it is the end.
+func (e *Engine) advance() txlog.Position {
+	e.state.Lock()
+	defer e.state.Unlock()
+	if t := e.state.tails[len(e.state.tails)-1]; len(e.state.tails) == 1 && len(t.txns) == 0 {
+		e.state.position = t.end
+	}
+	return e.state.position
+}
+
+// writeSegment puts a segment of what fill writes.
+func (e *Engine) writeSegment(ctx context.Context, fill func(*segment.Writer) error) (base.Segment, error) {
+	id := segment.NewID()
+	var info segment.Info
+	err := e.writeFile(ctx, id.Name(), func(out io.Writer) (err error) {
+		w := segment.NewWriter(out, e.format.Database, id)
+		if err = fill(w); err == nil {
+			info, err = w.Close()
+		}
+		return err
+	})
+	return base.Segment{Info: info}, err
+}
+
+// writeTable puts an index table of the entries.
+func (e *Engine) writeTable(ctx context.Context, entries func(func(index.Entry, error) bool)) (base.Table, error) {
+	id := index.NewID()
+	var info index.Info
+	err := e.writeFile(ctx, id.Name(), func(out io.Writer) (err error) {
+		w := index.NewWriter(out, e.format.Database, id)
+		for entry, err := range entries {
+			if err == nil {
+				err = w.Add(entry)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		info, err = w.Close()
+		return err
+	})
+	return base.Table{Info: info}, err
+}
+
+// writeFile puts an object of random name of what fill writes, in memory that does
+// not grow with it. Until it is part of the base, or forgotten, no sweep
+// deletes it.
+func (e *Engine) writeFile(ctx context.Context, name string, fill func(io.Writer) error) error {
+	e.uploads.add(name)
+	err := bucket.Retrying(ctx, func() error {
+		r, w := io.Pipe()
+		done := make(chan error, 1)
+		go func() {
+			err := fill(w)
+			done <- err
+			w.CloseWithError(err)
+		}()
+		err := e.bucket.PutStream(ctx, name, r)
+		r.CloseWithError(errWriteEnded)
+		if filled := <-done; filled != nil && !errors.Is(filled, errWriteEnded) {
+			err = &fillError{filled}
+		}
+		return err
+	})
+	var failed *fillError
+	if errors.As(err, &failed) {
+		err = failed.error
+	}
+	if err != nil {
+		e.uploads.remove(name)
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return nil
+}
+
+var errWriteEnded = errors.New("the write has ended")
+
+// A fillError is of what was to be written, and not of the bucket.
+type fillError struct{ error }
+
+// Unwrap hides the error from those who would try again.
+func (e *fillError) Unwrap() []error { return []error{context.Canceled} }
+
+// names returns the names of the files of a base.
+func names(b *base.Base) (all []string) {
+	if b.Number > 0 { // else it is that of an empty database, and no object
+		all = append(all, base.Name(b.ID))
+	}
+	for i := range b.Segments {
+		if b.Segments[i].Origin == 0 {
+			all = append(all, b.Segments[i].ID.Name())
+		}
+	}
+	for i := range b.Tables {
+		if b.Tables[i].Origin == 0 {
+			all = append(all, b.Tables[i].ID.Name())
+		}
+	}
+	return all
+}

@@ -1,0 +1,57 @@
+package engine
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"s3storage/internal/bucket"
+	"s3storage/internal/zodb"
+)
+
+// What opening costs, and loads of objects of which nothing is in memory, in the
+// database of the directory BENCH_DATABASE: see doc/performance.md. Each load is of
+// a random object, with a cache that forgets blocks but keeps directories.
+func BenchmarkColdLoad(b *testing.B) {
+	dir := os.Getenv("BENCH_DATABASE")
+	if dir == "" {
+		b.Skip("BENCH_DATABASE names no directory")
+	}
+	d, err := bucket.OpenDirectory(dir, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	counted := bucket.Observe(d)
+	requests := func() (n uint64) {
+		for _, k := range counted.Snapshot().Kinds {
+			n += k.Count
+		}
+		return n
+	}
+	read := func() uint64 { return counted.Snapshot().Kinds[bucket.KindGetRange].Bytes }
+	start := time.Now()
+	e, err := OpenReadOnly(b.Context(), counted, Options{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("opened in %s, %d requests", time.Since(start), requests())
+	top := int64(e.state.view.MaxOid())
+	load := func() {
+		_, _, err := e.LoadBefore(b.Context(), zodb.Oid(rand.Int64N(top)), zodb.MaxTid)
+		if err != nil && !isKeyError(err) {
+			b.Fatal(err)
+		}
+	}
+	for range 200 { // of every segment and table at least the directory
+		load()
+	}
+	n, bytes := requests(), read()
+	b.ResetTimer()
+	for range b.N {
+		load()
+	}
+	b.ReportMetric(float64(requests()-n)/float64(b.N), "requests/op")
+	b.ReportMetric(float64(read()-bytes)/float64(b.N), "bytes/op")
+}
