@@ -76,7 +76,7 @@ type group struct {
 }
 
 const (
-	sortMemory   = 64 << 20
+	sortMemory   = 24 << 20
 	groupObjects = 128
 )
 
