@@ -518,3 +518,16 @@ func TestARecordThatCannotBeReadIsNamedAlsoIfItComesLate(t *testing.T) {
 		t.Errorf("%v, %v: it should name the revision", ok, err)
 	}
 }
+
+func TestAPackEndsWhateverOidsAreReferredTo(t *testing.T) {
+	for _, oid := range []zodb.Oid{zodb.MaxOid, zodb.MaxOid + 1, 1<<64 - 1} {
+		e := openEngine(t, bucket.NewMemory())
+		t1 := commit(t, e, stored{0, 0, record("root", oid)}, stored{1, 0, record("lost")})
+		if err := e.Pack(t.Context(), t1); err != nil {
+			t.Error(err)
+		}
+		if n := e.Info().Objects; n != 1 {
+			t.Errorf("%d objects", n)
+		}
+	}
+}

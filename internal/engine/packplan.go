@@ -345,11 +345,11 @@ func (p *packPlan) markChunk(oids []zodb.Oid) (marked int64, err error) {
 			oids = oids[1:]
 			continue
 		}
-		end, last := p.size, zodb.MaxOid
+		end, n := p.size, len(oids) // clients may refer to any oid
 		if i+1 < len(p.groups) {
-			end, last = p.groups[i+1].offset, p.groups[i+1].first-1
+			end = p.groups[i+1].offset
+			n, _ = slices.BinarySearch(oids, p.groups[i+1].first)
 		}
-		n, _ := slices.BinarySearch(oids, last+1)
 		wanted := oids[:n]
 		oids = oids[n:]
 		if !slices.ContainsFunc(wanted, func(oid zodb.Oid) bool { return !p.reached.has(oid) }) {
