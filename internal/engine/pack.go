@@ -280,6 +280,11 @@ func (e *Engine) catchUp(ctx context.Context, p *packPlan, seen zodb.Tid) (now z
 			return h.to, false, err
 		}
 		for i, r := range t.records {
+			if p.gone.has(r.oid) {
+				// By the transaction's count it was there before.
+				p.gone.remove(r.oid)
+				p.live++
+			}
 			if r.deleted {
 				continue
 			}
@@ -351,6 +356,8 @@ func (e *Engine) adoptPack(ctx context.Context, p *packPlan, seen zodb.Tid, segm
 // dropped, or cannot tell without reading.
 func (p *packPlan) mayNeed(rec *txlog.Record, serial zodb.Tid) (bool, error) {
 	switch {
+	case p.gone.has(rec.Oid): // it has to be counted
+		return true, nil
 	case rec.Kind == txlog.RecordDeletion:
 		return false, nil
 	case rec.Kind == txlog.RecordShared:

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"s3storage/internal/base"
 	"s3storage/internal/bucket"
 	"s3storage/internal/storagetest"
 	"s3storage/internal/zodb"
@@ -529,5 +530,59 @@ func TestAPackEndsWhateverOidsAreReferredTo(t *testing.T) {
 		if n := e.Info().Objects; n != 1 {
 			t.Errorf("%d objects", n)
 		}
+	}
+}
+
+// Garbage may be changed while it is packed.
+func TestObjectsAreCountedRightlyAfterAPackOfWhatWasChangedMeanwhile(t *testing.T) {
+	for name, late := range map[string]func(zodb.Transaction, zodb.Tid) error{
+		"stored":  func(txn zodb.Transaction, serial zodb.Tid) error { return txn.Store(1, serial, []byte(record("new"))) },
+		"deleted": func(txn zodb.Transaction, serial zodb.Tid) error { return txn.Delete(1, serial) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := openEngine(t, bucket.NewMemory())
+			t1 := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("lost")})
+			p := planOf(t, e, t1)
+			txn := begin(t, e)
+			if err := late(txn, t1); err != nil {
+				t.Fatal(err)
+			}
+			vote(t, txn)
+			if _, err := finish(txn); err != nil {
+				t.Fatal(err)
+			}
+			ok := false
+			for seen := t1; !ok; {
+				var err error
+				if seen, _, err = e.catchUp(t.Context(), p, seen); err != nil {
+					t.Fatal(err)
+				}
+				segs, err := e.rewrite(t.Context(), p, nil, new([]string))
+				if err != nil {
+					t.Fatal(err)
+				}
+				table, err := e.writeTable(t.Context(), p.entries())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if ok, err = e.adoptPack(t.Context(), p, seen, segs, []base.Table{table}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := int64(1)
+			for oid := zodb.Oid(1); ; {
+				o, there, err := e.NextObject(t.Context(), oid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !there {
+					break
+				}
+				want, oid = want+1, o.Oid+1
+			}
+			if n := e.Info().Objects; n != want {
+				t.Errorf("%d objects, there are %d", n, want)
+			}
+		})
 	}
 }

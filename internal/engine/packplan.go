@@ -49,6 +49,7 @@ type packPlan struct {
 	pending *oidSet
 	reached *oidSet
 	garbage *oidSet
+	gone    *oidSet // garbage that no later transaction has changed
 
 	live    int64 // objects that exist afterwards
 	before  int64 // and now
@@ -94,7 +95,7 @@ func (p *packPlan) close() {
 func newPlan(ctx context.Context, v *base.View, behind []*txlog.Transaction, tid zodb.Tid, gc bool, dir string,
 	data func(context.Context, revision) ([]byte, error), progress *progress) (*packPlan, error) {
 	p := &packPlan{v: v, behind: behind, tid: tid, gc: gc, dir: dir, numbers: make(map[string]uint64),
-		pending: newOidSet(), reached: newOidSet(), garbage: newOidSet(), byClass: make(map[string]dropped), keptPins: make(map[pin]bool), data: data}
+		pending: newOidSet(), reached: newOidSet(), garbage: newOidSet(), gone: newOidSet(), byClass: make(map[string]dropped), keptPins: make(map[pin]bool), data: data}
 	if err := p.make(ctx, progress); err != nil {
 		p.close()
 		return nil, err
@@ -386,7 +387,7 @@ func (p *packPlan) sweep(ctx context.Context) error {
 			return err
 		}
 		var kept, gone []*blob.Ref
-		exists := false
+		exists, current := false, false
 		for i := range o.revs {
 			c := &o.revs[i]
 			if p.stays(o.oid, c) {
@@ -405,6 +406,7 @@ func (p *packPlan) sweep(ctx context.Context) error {
 			if c.kind == planCurrent {
 				p.garbage.add(o.oid)
 				d.Objects = 1
+				current = true
 			}
 			if c.blob != nil {
 				gone = append(gone, c.blob)
@@ -416,6 +418,8 @@ func (p *packPlan) sweep(ctx context.Context) error {
 		}
 		if exists {
 			p.live++
+		} else if current && !o.revs[len(o.revs)-1].deleted {
+			p.gone.add(o.oid)
 		}
 		p.dropBlobs(kept, gone)
 	}
