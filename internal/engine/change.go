@@ -24,6 +24,17 @@ func (e *Engine) hold(ctx context.Context) (let func(), err error) {
 	}
 }
 
+// holdFiles has no pack and no merge go on until let is called: they count on the
+// files that they began with. It comes before hold.
+func (e *Engine) holdFiles(ctx context.Context) (let func(), err error) {
+	select {
+	case e.packing <- struct{}{}:
+		return func() { <-e.packing }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // successor returns a base like the present one, to be changed.
 func (e *Engine) successor() *base.Base {
 	e.state.RLock()
@@ -68,7 +79,7 @@ func (e *Engine) adopt(ctx context.Context, b *base.Base, why txlog.BaseKind, bl
 	}
 	if err == nil && ok {
 		e.log.AppendBase(txlog.BaseChange{ID: b.ID, Why: why})
-		if why == txlog.BasePack {
+		if why == txlog.BasePack || why == txlog.BaseRestore {
 			e.seq.packs++
 		}
 	}

@@ -143,7 +143,7 @@ type Engine struct {
 	locks   *lockTable
 	oids    oids
 	uploads uploads
-	packing chan struct{} // held by the pack that is under way
+	packing chan struct{} // held by the pack, merge or restore that is under way
 	janitor *janitor
 
 	finishing chan struct{} // held by blobs that wait for the bucket

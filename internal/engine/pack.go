@@ -21,12 +21,11 @@ import (
 
 // Pack implements zodb.Storage. One pack runs at a time, others wait for it.
 func (e *Engine) Pack(ctx context.Context, tid zodb.Tid) error {
-	select {
-	case e.packing <- struct{}{}:
-		defer func() { <-e.packing }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	let, err := e.holdFiles(ctx)
+	if err != nil {
+		return err
 	}
+	defer let()
 	if err := e.ReadOnly(); err != nil {
 		return err
 	}

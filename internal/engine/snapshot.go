@@ -129,6 +129,11 @@ func (e *Engine) past(ctx context.Context, m Moment) (*base.Base, error) {
 // becomes a snapshot, whose name is returned. All clients have to drop their
 // caches; those that are connected to another server are cut off.
 func (e *Engine) Restore(ctx context.Context, m Moment) (snapshot string, err error) {
+	letFiles, err := e.holdFiles(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer letFiles()
 	let, err := e.hold(ctx)
 	if err != nil {
 		return "", err

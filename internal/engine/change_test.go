@@ -1,0 +1,90 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"s3storage/internal/bucket"
+	"s3storage/internal/segment"
+)
+
+// A slowSegments is a bucket that holds up segments while it has a gate.
+type slowSegments struct {
+	bucket.Bucket
+	gate atomic.Pointer[chan struct{}]
+}
+
+func (b *slowSegments) PutStream(ctx context.Context, name string, r io.Reader) error {
+	if gate := b.gate.Load(); gate != nil && strings.HasPrefix(name, segment.Prefix) {
+		<-*gate
+	}
+	return b.Bucket.PutStream(ctx, name, r)
+}
+
+// What a restore took away does not come back with files that were made before.
+func TestARestoreWaitsForAMergeAndAPack(t *testing.T) {
+	for name, change := range map[string]func(context.Context, *Engine) error{
+		"merge": func(ctx context.Context, e *Engine) error { return e.merge(ctx) },
+		"pack":  func(ctx context.Context, e *Engine) error { return e.Pack(ctx, e.LastTransaction()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &slowSegments{Bucket: bucket.NewMemory()}
+				e := openEngine(t, b)
+				serial := commit(t, e, stored{0, 0, record("state 0")})
+				if err := e.Snapshot(t.Context(), "first"); err != nil {
+					t.Fatal(err)
+				}
+				for i := range mergeCount {
+					serial = commit(t, e, stored{0, serial, record(fmt.Sprint("state ", i+1))})
+					if err := e.Flush(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				gate := make(chan struct{})
+				b.gate.Store(&gate)
+				changed, restored := make(chan error, 1), make(chan error, 1)
+				go func() { changed <- change(t.Context(), e) }()
+				synctest.Wait()
+				go func() {
+					_, err := e.Restore(t.Context(), Moment{Snapshot: "first"})
+					restored <- err
+				}()
+				synctest.Wait()
+				b.gate.Store(nil)
+				close(gate)
+				if err := errors.Join(<-changed, <-restored); err != nil {
+					t.Error(err)
+				}
+				if rev := load(t, e, 0); string(rev.Data) != record("state 0") {
+					t.Errorf("%q", rev.Data)
+				}
+			})
+		})
+	}
+}
+
+// Undo waits until what is sequenced has been adopted, by these numbers.
+func TestPacksAndRestoresAreCountedAlikeWhenSequencedAndWhenSettled(t *testing.T) {
+	e := openEngine(t, bucket.NewMemory())
+	t1 := commit(t, e, stored{0, 0, record("one")})
+	commit(t, e, stored{0, t1, record("two")})
+	if err := e.Snapshot(t.Context(), "two"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Restore(t.Context(), Moment{Snapshot: "two"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Pack(t.Context(), e.LastTransaction()); err != nil {
+		t.Fatal(err)
+	}
+	if e.seq.packs != 2 || e.state.packs != 2 {
+		t.Errorf("%d sequenced, %d settled", e.seq.packs, e.state.packs)
+	}
+}
