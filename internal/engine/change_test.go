@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"s3storage/internal/bucket"
 	"s3storage/internal/segment"
+	"s3storage/internal/txlog"
+	"s3storage/internal/zodb"
 )
 
 // A slowSegments is a bucket that holds up segments while it has a gate.
@@ -87,4 +91,49 @@ func TestPacksAndRestoresAreCountedAlikeWhenSequencedAndWhenSettled(t *testing.T
 	if e.seq.packs != 2 || e.state.packs != 2 {
 		t.Errorf("%d sequenced, %d settled", e.seq.packs, e.state.packs)
 	}
+}
+
+// A logless is a bucket that takes no log objects any more once a segment was put
+// after it was armed.
+type logless struct {
+	bucket.Bucket
+	armed, down atomic.Bool
+}
+
+func (b *logless) PutStream(ctx context.Context, name string, r io.Reader) error {
+	if b.armed.Load() && strings.HasPrefix(name, segment.Prefix) {
+		b.down.Store(true)
+	}
+	return b.Bucket.PutStream(ctx, name, r)
+}
+
+func (b *logless) PutIfAbsent(ctx context.Context, name string, data []byte) error {
+	if b.down.Load() && strings.HasPrefix(name, txlog.Prefix) {
+		return errors.New("out of order")
+	}
+	return b.Bucket.PutIfAbsent(ctx, name, data)
+}
+
+func TestCloseWaitsNoLongerThanItMayForItsLastFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &logless{Bucket: bucket.NewMemory()}
+		e, err := Open(t.Context(), b, Options{Node: "n", Creator: "test", Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit(t, e, stored{0, zodb.NoTid, record("root")})
+		b.armed.Store(true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := e.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if ctx.Err() == nil {
+			t.Error("the last flush did not wait")
+		}
+		b.down.Store(false)
+		if rev := load(t, openEngine(t, b), 0); string(rev.Data) != record("root") {
+			t.Errorf("%q", rev.Data)
+		}
+	})
 }

@@ -294,22 +294,28 @@ func (e *Engine) Close(ctx context.Context) error {
 	err := e.log.Flush(ctx)
 	e.janitor.end()
 	if err == nil && e.leads() == nil {
+		giveUp := context.AfterFunc(ctx, e.stopped)
 		e.lastFlush(ctx)
+		giveUp()
 	}
-	// Whoever waits for the log to adopt a base has to be told that it will not.
 	e.log.Close()
-	e.seq.Lock()
-	e.seq.readOnly = fmt.Errorf("%w: the server was stopped", zodb.ErrReadOnly)
-	e.seq.Unlock()
-	e.state.Lock()
-	e.announceLocked()
-	e.state.Unlock()
+	e.stopped()
 	e.janitor.wg.Wait()
 	err = errors.Join(err, e.disk.Close())
 	if err != nil {
 		return fmt.Errorf("closing %s: %w", e.bucket.Properties().Location, err)
 	}
 	return nil
+}
+
+// stopped tells whoever waits for the log to adopt a base that it will not.
+func (e *Engine) stopped() {
+	e.seq.Lock()
+	e.seq.readOnly = fmt.Errorf("%w: the server was stopped", zodb.ErrReadOnly)
+	e.seq.Unlock()
+	e.state.Lock()
+	e.announceLocked()
+	e.state.Unlock()
 }
 
 // endWrites refuses writes from now on and says why, unless they are already.
