@@ -52,8 +52,11 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped, error) {
 			return dropped{}, err
 		}
 		e.state.RLock()
-		v := e.state.view
+		v, rest := e.state.view, e.state.tails[0].txns
 		e.state.RUnlock()
+		if len(rest) > 0 && rest[0].Tid <= tid {
+			continue // that was what a flush before had failed to write
+		}
 		d, done, err := e.packView(ctx, v, tid)
 		if err != nil || done {
 			return d, err

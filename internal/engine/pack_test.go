@@ -586,3 +586,17 @@ func TestObjectsAreCountedRightlyAfterAPackOfWhatWasChangedMeanwhile(t *testing.
 		})
 	}
 }
+
+func TestAPackTakesAccountOfAllThereIsAfterAFlushThatFailed(t *testing.T) {
+	e := openEngine(t, bucket.NewMemory())
+	t1 := commit(t, e, stored{0, 0, record("one")})
+	e.freeze() // as a flush does that then fails
+	t2 := commit(t, e, stored{0, t1, record("two")})
+	t3 := commit(t, e, stored{0, t2, record("three")})
+	if err := e.Pack(t.Context(), t3); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := e.History(t.Context(), 0, 10); err != nil || len(h) != 1 {
+		t.Errorf("%d revisions, %v", len(h), err)
+	}
+}
