@@ -41,7 +41,8 @@ func (lo *logObserver) Reset(ctx context.Context, c *txlog.Checkpoint) error {
 	if c != nil {
 		e.state.adopted = c.Adopted
 	}
-	e.state.last, e.state.oidMark = max(p.LastTid, v.Last()), p.OidMark
+	// The last transaction may be an imported one that a pack has dropped.
+	e.state.last, e.state.oidMark = max(p.LastTid, v.Last(), b.Packed), p.OidMark
 	e.announceLocked()
 	return nil
 }

@@ -172,3 +172,31 @@ func TestACommitAmidAnImportIsNotLost(t *testing.T) {
 		}
 	})
 }
+
+func TestTheLastTransactionStaysTheLastWhenAPackDropsIt(t *testing.T) {
+	b := bucket.NewMemory()
+	e := openEngine(t, b)
+	im, err := e.Import(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer im.Close()
+	for tid, records := range [][]ImportRecord{
+		{{Oid: 0, Data: []byte(record("root"))}, {Oid: 1, Data: []byte(record("one"))}},
+		{{Oid: 1}},
+	} {
+		if err := im.Add(t.Context(), importTid(tid), zodb.TxnMeta{Status: ' '}, records); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := im.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Pack(t.Context(), importTid(1)); err != nil {
+		t.Fatal(err)
+	}
+	closeEngine(t, e)
+	if last := openEngine(t, b).LastTransaction(); last != importTid(1) {
+		t.Errorf("the last is %s, it was %s", last, importTid(1))
+	}
+}
