@@ -250,10 +250,10 @@ func (l *Log) follow(p Position) {
 }
 
 // Flush waits until everything that was appended is settled or failed, and the
-// observer has been told.
+// observer has been told. After Close there is nothing to wait for.
 func (l *Log) Flush(ctx context.Context) error {
 	l.mu.Lock()
-	if l.mu.leader.Idle() && len(l.mu.news) == 0 && !l.mu.telling {
+	if l.mu.closed || l.mu.leader.Idle() && len(l.mu.news) == 0 && !l.mu.telling {
 		l.mu.Unlock()
 		return nil
 	}
