@@ -10,6 +10,11 @@ import (
 	"s3storage/internal/s3bucket"
 )
 
+// openExisting opens the bucket that a location names. A directory has to exist.
+func openExisting(ctx context.Context, location string) (bucket.Bucket, error) {
+	return openBucket(ctx, location, false)
+}
+
 // openBucket opens the bucket that a location names. A directory that does not
 // exist is made if create is set.
 func openBucket(ctx context.Context, location string, create bool) (bucket.Bucket, error) {

@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"time"
 
-	"s3storage/internal/bucket"
 	"s3storage/internal/check"
 	"s3storage/internal/zodb"
 )
@@ -45,13 +44,10 @@ const (
 func (c *checkCmd) Run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	open := func(ctx context.Context, location string) (bucket.Bucket, error) {
-		return openBucket(ctx, location, false)
-	}
-	b, err := open(ctx, c.Bucket)
+	b, err := openExisting(ctx, c.Bucket)
 	var r *check.Report
 	if err == nil {
-		r, err = check.Run(ctx, b, check.Options{Full: c.Full, Open: open})
+		r, err = check.Run(ctx, b, check.Options{Full: c.Full, Open: openExisting})
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "s3storage: the check could not be made: %v\n", err)

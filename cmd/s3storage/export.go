@@ -7,10 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
+	"s3storage/internal/bucket"
 	"s3storage/internal/engine"
 	"s3storage/internal/filestorage"
 	"s3storage/internal/segment"
@@ -38,18 +37,11 @@ append what is new:
 const exportSync = 256 << 20
 
 // Run implements the subcommand.
-func (c *exportCmd) Run() (err error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	b, err := openBucket(ctx, c.Bucket, false)
-	if err != nil {
-		return err
-	}
-	e, err := openReadOnly(ctx, b)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, e.Close(context.WithoutCancel(ctx))) }()
+func (c *exportCmd) Run() error {
+	return asReader(c.Bucket, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error { return c.export(ctx, e) })
+}
+
+func (c *exportCmd) export(ctx context.Context, e *engine.Engine) (err error) {
 	x := &exporter{e: e, began: time.Now()}
 	if c.Blobs != "" {
 		if x.blobs, err = filestorage.CreateBlobDir(c.Blobs); err != nil {

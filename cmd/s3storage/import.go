@@ -12,7 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"s3storage/internal/bucket"
 	"s3storage/internal/engine"
 	"s3storage/internal/filestorage"
 	"s3storage/internal/zodb"
@@ -61,13 +60,7 @@ func (c *importCmd) Run() (err error) {
 	if err != nil {
 		return err
 	}
-	e, err := engine.Open(ctx, b, engine.Options{
-		Node: fmt.Sprintf("import, process %d", os.Getpid()), Creator: "s3storage " + version,
-		OpenBucket: func(ctx context.Context, location string) (bucket.Bucket, error) {
-			return openBucket(ctx, location, false)
-		},
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	e, err := engine.Open(ctx, b, leaderOptions("import", slog.LevelWarn))
 	if err != nil {
 		return err
 	}

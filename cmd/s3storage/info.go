@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
-	"os/signal"
 	"text/tabwriter"
 	"time"
 
@@ -32,17 +30,10 @@ server may be running on the bucket. See check for damage.
 
 // Run implements the subcommand.
 func (c *infoCmd) Run() error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	b, err := openBucket(ctx, c.Bucket, false)
-	if err != nil {
-		return err
-	}
-	e, err := openReadOnly(ctx, b)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = e.Close(ctx) }() // it was only read
+	return asReader(c.Bucket, c.print)
+}
+
+func (c *infoCmd) print(ctx context.Context, e *engine.Engine, b bucket.Bucket) error {
 	s := e.Survey()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
@@ -80,16 +71,6 @@ func (c *infoCmd) Run() error {
 		row(part.name, "%d objects, %d bytes", objects, bytes)
 	}
 	return w.Flush()
-}
-
-// openReadOnly opens the database in a bucket as it is now.
-func openReadOnly(ctx context.Context, b bucket.Bucket) (*engine.Engine, error) {
-	return engine.OpenReadOnly(ctx, b, engine.Options{
-		OpenBucket: func(ctx context.Context, location string) (bucket.Bucket, error) {
-			return openBucket(ctx, location, false)
-		},
-		Logger: slog.New(slog.DiscardHandler),
-	})
 }
 
 func bucketSize(ctx context.Context, b bucket.Bucket, prefix string) (bytes, objects int64, err error) {

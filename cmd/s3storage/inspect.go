@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strconv"
 	"text/tabwriter"
 	"time"
 
+	"s3storage/internal/bucket"
 	"s3storage/internal/engine"
 	"s3storage/internal/pydata"
 	"s3storage/internal/zodb"
@@ -19,18 +19,10 @@ import (
 
 // inspect opens the database in a bucket as it is now, and has do write about it.
 func inspect(location string, do func(ctx context.Context, e *engine.Engine, w io.Writer) error) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	b, err := openBucket(ctx, location, false)
-	if err != nil {
-		return err
-	}
-	e, err := openReadOnly(ctx, b)
-	if err != nil {
-		return err
-	}
-	w := bufio.NewWriter(os.Stdout)
-	return errors.Join(do(ctx, e, w), w.Flush(), e.Close(ctx))
+	return asReader(location, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error {
+		w := bufio.NewWriter(os.Stdout)
+		return errors.Join(do(ctx, e, w), w.Flush())
+	})
 }
 
 // safe quotes what a client has written, so that it does nothing to a terminal.

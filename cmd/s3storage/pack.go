@@ -10,7 +10,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"s3storage/internal/bucket"
 	"s3storage/internal/engine"
 	"s3storage/internal/zeo"
 	"s3storage/internal/zodb"
@@ -56,31 +55,12 @@ func (c *packCmd) Run() error {
 	case c.Server != "":
 		return packThroughServer(ctx, c.Server, c.Storage, when)
 	}
-	b, err := openBucket(ctx, c.Bucket, false)
-	if err != nil {
-		return err
-	}
-	opts := engine.Options{
-		Node:     fmt.Sprintf("s3storage pack, process %d", os.Getpid()),
-		Creator:  "s3storage " + version,
-		NoPackGC: c.NoGC,
-		Logger:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		OpenBucket: func(ctx context.Context, location string) (bucket.Bucket, error) {
-			return openBucket(ctx, location, false)
-		},
-	}
+	opts := leaderOptions("pack", slog.LevelInfo)
+	opts.NoPackGC = c.NoGC
 	if c.DryRun {
-		return dryRun(ctx, b, opts, zodb.TidAt(when))
+		return dryRun(ctx, c.Bucket, opts, zodb.TidAt(when))
 	}
-	e, err := engine.OpenExisting(ctx, b, opts)
-	if err != nil {
-		return err
-	}
-	err = e.Pack(ctx, zodb.TidAt(when))
-	if closeErr := e.Close(context.WithoutCancel(ctx)); err == nil {
-		err = closeErr
-	}
-	return err
+	return asLeader(c.Bucket, opts, func(ctx context.Context, e *engine.Engine) error { return e.Pack(ctx, zodb.TidAt(when)) })
 }
 
 func packThroughServer(ctx context.Context, address, storage string, when time.Time) error {
@@ -94,7 +74,11 @@ func packThroughServer(ctx context.Context, address, storage string, when time.T
 	return client.Pack(when)
 }
 
-func dryRun(ctx context.Context, b bucket.Bucket, opts engine.Options, tid zodb.Tid) error {
+func dryRun(ctx context.Context, location string, opts engine.Options, tid zodb.Tid) error {
+	b, err := openExisting(ctx, location)
+	if err != nil {
+		return err
+	}
 	e, err := engine.OpenReadOnly(ctx, b, opts)
 	if err != nil {
 		return err

@@ -219,9 +219,7 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr,
 			SweepAfter:   time.Duration(c.SweepAfter),
 			Node:         fmt.Sprintf("%s, process %d, %s", host, os.Getpid(), addr),
 			Creator:      "s3storage " + version,
-			OpenBucket: func(ctx context.Context, location string) (bucket.Bucket, error) {
-				return openBucket(ctx, location, false)
-			},
+			OpenBucket:   openExisting,
 			OnMisled: func() {
 				select {
 				case misled <- fmt.Errorf("another server has taken %s back to an earlier state, or has written so much that this one "+

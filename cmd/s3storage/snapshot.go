@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -42,7 +40,7 @@ func (c *snapshotCreateCmd) Run() error {
 	if c.Name == "" || c.Name[0] >= '0' && c.Name[0] <= '9' {
 		return fmt.Errorf("the name of a snapshot must not begin with a digit, or it would look like a time")
 	}
-	return asLeader(c.Bucket, func(ctx context.Context, e *engine.Engine) error { return e.Snapshot(ctx, c.Name) })
+	return asLeader(c.Bucket, changing("snapshot"), func(ctx context.Context, e *engine.Engine) error { return e.Snapshot(ctx, c.Name) })
 }
 
 type snapshotListCmd struct {
@@ -51,23 +49,14 @@ type snapshotListCmd struct {
 
 // Run implements the subcommand.
 func (c *snapshotListCmd) Run() error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	b, err := openBucket(ctx, c.Bucket, false)
-	if err != nil {
-		return err
-	}
-	e, err := openReadOnly(ctx, b)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = e.Close(ctx) }() // it was only read
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "name\tlast transaction\tmade")
-	for _, s := range e.Survey().Base.Snapshots {
-		fmt.Fprintf(w, "%s\t%s (%s)\t%s\n", s.Name, s.Last, s.Last.Time().Format(time.RFC3339), s.Created.Format(time.RFC3339))
-	}
-	return w.Flush()
+	return inspect(c.Bucket, func(_ context.Context, e *engine.Engine, out io.Writer) error {
+		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(w, "name\tlast transaction\tmade")
+		for _, s := range e.Survey().Base.Snapshots {
+			fmt.Fprintf(w, "%s\t%s (%s)\t%s\n", s.Name, s.Last, s.Last.Time().Format(time.RFC3339), s.Created.Format(time.RFC3339))
+		}
+		return w.Flush()
+	})
 }
 
 type snapshotDeleteCmd struct {
@@ -83,7 +72,7 @@ Snapshots named branch-... belong to branches, which lose their data with them.
 
 // Run implements the subcommand.
 func (c *snapshotDeleteCmd) Run() error {
-	return asLeader(c.Bucket, func(ctx context.Context, e *engine.Engine) error { return e.DeleteSnapshot(ctx, c.Name) })
+	return asLeader(c.Bucket, changing("snapshot"), func(ctx context.Context, e *engine.Engine) error { return e.DeleteSnapshot(ctx, c.Name) })
 }
 
 type branchCmd struct {
@@ -129,20 +118,9 @@ func (c *branchCmd) Run() error {
 		return nil
 	}
 	if at.Snapshot == "" {
-		return asLeader(c.From, make)
+		return asLeader(c.From, changing("branch"), make)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	b, err := openBucket(ctx, c.From, false)
-	if err != nil {
-		return err
-	}
-	e, err := openReadOnly(ctx, b)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = e.Close(ctx) }() // it was only read
-	return make(ctx, e)
+	return asReader(c.From, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error { return make(ctx, e) })
 }
 
 // absolute returns a location that means the same wherever a program is started.
@@ -170,7 +148,7 @@ be taken back. Clients drop their caches when they connect again.
 
 // Run implements the subcommand.
 func (c *restoreCmd) Run() error {
-	return asLeader(c.Bucket, func(ctx context.Context, e *engine.Engine) error {
+	return asLeader(c.Bucket, changing("restore"), func(ctx context.Context, e *engine.Engine) error {
 		snapshot, err := e.Restore(ctx, c.To.Moment)
 		if err != nil {
 			return err
@@ -180,30 +158,9 @@ func (c *restoreCmd) Run() error {
 	})
 }
 
-// asLeader does something with a database that exists.
-func asLeader(location string, do func(context.Context, *engine.Engine) error) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	b, err := openBucket(ctx, location, false)
-	if err != nil {
-		return err
-	}
-	e, err := engine.OpenExisting(ctx, b, engine.Options{
-		Node:    fmt.Sprintf("%s, process %d", strings.Join(os.Args[:min(2, len(os.Args))], " "), os.Getpid()),
-		Creator: "s3storage " + version,
-		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		OpenBucket: func(ctx context.Context, location string) (bucket.Bucket, error) {
-			return openBucket(ctx, location, false)
-		},
-		// A server that starts next finds what is to be deleted.
-		PackGrace: time.Hour,
-	})
-	if err != nil {
-		return err
-	}
-	err = do(ctx, e)
-	if closeErr := e.Close(context.WithoutCancel(ctx)); err == nil {
-		err = closeErr
-	}
-	return err
+// changing are the options for commands that change what a server goes on with.
+func changing(subcommand string) engine.Options {
+	opts := leaderOptions(subcommand, slog.LevelWarn)
+	opts.PackGrace = time.Hour // a server that starts next finds what is to be deleted
+	return opts
 }

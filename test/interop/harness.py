@@ -373,3 +373,11 @@ def dial(address, timeout=HANG):
 
 def remove(path):
     shutil.rmtree(path, ignore_errors=True)
+
+
+def tool(*arguments, status=0):
+    """Run the program to its end, and return what it prints."""
+    done = subprocess.run([BINARY, *map(str, arguments)],
+                          capture_output=True, text=True, timeout=HANG)
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout

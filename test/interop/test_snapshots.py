@@ -1,7 +1,5 @@
 """Snapshots, branches and restore, as real ZODB clients see them."""
 
-import subprocess
-
 import harness
 import pytest
 import transaction
@@ -10,13 +8,6 @@ from persistent.mapping import PersistentMapping
 from ZODB.blob import Blob
 
 pytestmark = pytest.mark.s3storage
-
-
-def tool(*arguments, status=0):
-    done = subprocess.run([harness.BINARY, *map(str, arguments)],
-                          capture_output=True, text=True, timeout=harness.HANG)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout
 
 
 def change(db, **values):
@@ -37,7 +28,7 @@ def test_no_client_reads_from_its_cache_what_was_rolled_back(directory_server, o
     writer = open_db(server)
     change(writer, a="first")
     server.stop()
-    tool("snapshot", "create", bucket.url, "before")
+    harness.tool("snapshot", "create", bucket.url, "before")
     server.start()
     harness.wait_until("the server is there again", lambda: connected(writer))
 
@@ -46,7 +37,7 @@ def test_no_client_reads_from_its_cache_what_was_rolled_back(directory_server, o
     harness.wait_until("the reader sees the change", lambda: state(reader) == {"a": "rolled back", "b": "rolled back"})
     reader.close()  # its cache file stays, with what is about to be rolled back
     server.stop()
-    assert "before-restore" in tool("restore", bucket.url, "--to", "before")
+    assert "before-restore" in harness.tool("restore", bucket.url, "--to", "before")
     server.start()
 
     reader = open_db(server, **cached)
@@ -56,7 +47,7 @@ def test_no_client_reads_from_its_cache_what_was_rolled_back(directory_server, o
     assert state(writer) == {"a": "first"}
     change(writer, c="new")
     harness.wait_until("the reader sees the change", lambda: state(reader) == {"a": "first", "c": "new"})
-    assert tool("check", "--full", bucket.url)
+    assert harness.tool("check", "--full", bucket.url)
 
 
 def connected(db):
@@ -77,7 +68,7 @@ def test_a_branch_is_a_database_of_its_own(directory_server, open_db, tmp_path):
         connection.root()["blob"] = Blob(b"common content")
     server.stop()
     branch = harness.Bucket("directory", tmp_path)
-    tool("branch", branch.url, "--from", bucket.url)
+    harness.tool("branch", branch.url, "--from", bucket.url)
     server.start()
     harness.wait_until("the server is there again", lambda: connected(parent))
     change(parent, a="parent's")
@@ -100,4 +91,4 @@ def test_a_branch_is_a_database_of_its_own(directory_server, open_db, tmp_path):
     assert state(parent) == {"a": "parent's"}
     server.stop()
     for where in bucket.url, branch.url:
-        tool("check", "--full", where)
+        harness.tool("check", "--full", where)

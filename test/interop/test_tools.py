@@ -1,7 +1,5 @@
 """What the program shows of a database that a real ZODB has made."""
 
-import subprocess
-
 import harness
 import pytest
 import transaction
@@ -11,13 +9,6 @@ from ZODB.blob import Blob
 from ZODB.utils import u64
 
 pytestmark = pytest.mark.s3storage
-
-
-def tool(*arguments, status=0):
-    done = subprocess.run([harness.BINARY, *map(str, arguments)],
-                          capture_output=True, text=True, timeout=harness.HANG)
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -47,29 +38,29 @@ def test_a_database_is_shown_and_checked(made, directory_server, stopped):
     if stopped:
         directory_server.stop()
 
-    log = tool("log", bucket.url, "--reverse", "--limit", 2).splitlines()
+    log = harness.tool("log", bucket.url, "--reverse", "--limit", 2).splitlines()
     assert len(log) == 2
     assert '"changed"' in log[0] and " 1 records " in log[0]
     assert '"made \\x1b[2J all"' in log[1] and "anna" in log[1]
 
     classes = {line.split()[-1]: line.split()[:-1]
-               for line in tool("ls", bucket.url).splitlines()[1:]}
+               for line in harness.tool("ls", bucket.url).splitlines()[1:]}
     assert classes["ZODB.blob.Blob"][0] == "1"
     assert classes["BTrees.OOBTree.OOBTree"][0] == "1"
     current, _, revisions, _ = classes["persistent.mapping.PersistentMapping"]
     assert int(current) == 2 and int(revisions) >= 4
 
-    history = tool("history", bucket.url, oids["mapping"]).splitlines()
+    history = harness.tool("history", bucket.url, oids["mapping"]).splitlines()
     assert len(history) == 2 and '"changed"' in history[0]
     first = history[1].split()[0]
-    assert "'second'" in tool("show", bucket.url, oids["mapping"])
-    then = tool("show", bucket.url, f"{oids['mapping']:#x}", "--at", first)
+    assert "'second'" in harness.tool("show", bucket.url, oids["mapping"])
+    then = harness.tool("show", bucket.url, f"{oids['mapping']:#x}", "--at", first)
     assert "'first'" in then and "until revision" in then
-    assert "blob of 19 bytes" in tool("show", bucket.url, f"{oids['blob']:016x}")
-    assert "OOBTree" in tool("show", bucket.url, oids["tree"])
+    assert "blob of 19 bytes" in harness.tool("show", bucket.url, f"{oids['blob']:016x}")
+    assert "OOBTree" in harness.tool("show", bucket.url, oids["tree"])
 
-    assert "no damage" in tool("check", bucket.url)
-    assert "no damage" in tool("check", "--full", bucket.url)
+    assert "no damage" in harness.tool("check", bucket.url)
+    assert "no damage" in harness.tool("check", "--full", bucket.url)
 
 
 def test_check_tells_damage_by_its_exit_status(made, directory_server, tmp_path):
@@ -80,6 +71,6 @@ def test_check_tells_damage_by_its_exit_status(made, directory_server, tmp_path)
     data[len(data) // 2] ^= 1
     path.chmod(0o644)
     path.write_bytes(data)
-    said = tool("check", "--full", bucket.url, status=1)
+    said = harness.tool("check", "--full", bucket.url, status=1)
     assert f"segment/{path.name}" in said and "DAMAGE" in said
-    tool("check", tmp_path / "nothing", status=2)
+    harness.tool("check", tmp_path / "nothing", status=2)
