@@ -27,10 +27,12 @@ func (u *uploads) add(name string) {
 	u.mu.names[name] = struct{}{}
 }
 
-func (u *uploads) remove(name string) {
+func (u *uploads) remove(names ...string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	delete(u.mu.names, name)
+	for _, name := range names {
+		delete(u.mu.names, name)
+	}
 }
 
 func (u *uploads) has(name string) bool {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,28 +96,37 @@ func (e *Engine) adopt(ctx context.Context, b *base.Base, why txlog.BaseKind, bl
 		return false, fmt.Errorf("%w; whether the log has adopted %s will be known when the database is opened again", err, name)
 	}
 	e.uploads.remove(name)
-	if err := e.log.WriteCheckpoint(ctx, b.ID, e.advance()); err != nil {
+	if err := e.checkpoint(ctx); err != nil {
 		// Nothing is lost: the log is longer than it has to be.
 		e.opts.Logger.Warn("could not write a checkpoint; opening this database will read more of the log",
 			"bucket", e.bucket.Properties().Location, "err", err)
 		return true, nil
 	}
-	e.state.Lock()
-	e.state.checkpointed = b.Number
-	e.state.Unlock()
 	e.janitor.poke() // what was replaced may go, in time
 	return true, nil
 }
 
-// advance returns from where on the log has to be read beside the present base. If
-// there is no transaction behind that, it is the end.
-func (e *Engine) advance() txlog.Position {
+// checkpoint has a checkpoint name the present base, if none does.
+func (e *Engine) checkpoint(ctx context.Context) error {
 	e.state.Lock()
-	defer e.state.Unlock()
-	if t := e.state.tails[len(e.state.tails)-1]; len(e.state.tails) == 1 && len(t.txns) == 0 {
+	v := e.state.view
+	named := v.Number <= e.state.checkpointed
+	if t := e.state.tails[len(e.state.tails)-1]; !named && len(e.state.tails) == 1 && len(t.txns) == 0 {
+		// There is no transaction behind the base: the log need not be read.
 		e.state.position = t.end
 	}
-	return e.state.position
+	position := e.state.position
+	e.state.Unlock()
+	if named {
+		return nil
+	}
+	if err := e.log.WriteCheckpoint(ctx, v.ID, position); err != nil {
+		return err
+	}
+	e.state.Lock()
+	e.state.checkpointed = max(e.state.checkpointed, v.Number)
+	e.state.Unlock()
+	return nil
 }
 
 // writeSegment puts a segment of what fill writes.
@@ -151,6 +161,20 @@ func (e *Engine) writeTable(ctx context.Context, entries func(func(index.Entry, 
 		return err
 	})
 	return base.Table{Info: info}, err
+}
+
+// writeEntries puts an index table of entries in any order, which it sorts.
+func (e *Engine) writeEntries(ctx context.Context, entries []index.Entry) (base.Table, error) {
+	slices.SortFunc(entries, func(a, b index.Entry) int {
+		return cmp.Or(cmp.Compare(a.Oid, b.Oid), cmp.Compare(a.Tid, b.Tid))
+	})
+	return e.writeTable(ctx, func(yield func(index.Entry, error) bool) {
+		for _, entry := range entries {
+			if !yield(entry, nil) {
+				return
+			}
+		}
+	})
 }
 
 // writeFile puts an object of random name of what fill writes, in memory that does

@@ -360,10 +360,7 @@ func checkClean(t *testing.T, e *Engine) {
 	if err := e.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	keep, err := e.files(t.Context())
-	if err == nil {
-		err = e.keepData(t.Context(), keep)
-	}
+	keep, err := e.keep(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,7 +404,7 @@ func TestACrashAtAnyWriteLosesNothingAndLeavesNothingHalfDone(t *testing.T) {
 				// The next one may die as well, while it takes the lead or at its
 				// first steps of its own.
 				if l, err := live(b, n%4); err == nil {
-					_ = l.sweep(t.Context())
+					_ = l.sweep(l.ctx)
 					l.die()
 				}
 				l, err := live(b, immortal)

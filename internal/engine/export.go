@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"iter"
 	"slices"
 
 	"s3storage/internal/segment"
@@ -38,9 +39,7 @@ func (e *Engine) Export(ctx context.Context, from, to zodb.Tid, fn func(*segment
 			return err
 		}
 	}
-	payloads := payloadReader{e: e}
-	for _, txn := range tail {
-		t, err := e.fromTail(ctx, &payloads, txn)
+	for t, err := range e.inSegments(ctx, tail) {
 		if err == nil {
 			err = wanted(t)
 		}
@@ -49,6 +48,19 @@ func (e *Engine) Export(ctx context.Context, from, to zodb.Tid, fn func(*segment
 		}
 	}
 	return nil
+}
+
+// inSegments returns transactions of the tail as segments will have them, less what
+// describe adds.
+func (e *Engine) inSegments(ctx context.Context, txns []*txlog.Transaction) iter.Seq2[*segment.Txn, error] {
+	return func(yield func(*segment.Txn, error) bool) {
+		payloads := payloadReader{e: e}
+		for _, txn := range txns {
+			if t, err := e.fromTail(ctx, &payloads, txn); !yield(t, err) || err != nil {
+				return
+			}
+		}
+	}
 }
 
 func (e *Engine) fromTail(ctx context.Context, payloads *payloadReader, txn *txlog.Transaction) (*segment.Txn, error) {

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -83,11 +82,7 @@ func (e *Engine) flushHeld(ctx context.Context) error {
 	}
 	b.Position = old[len(old)-1].end
 	var written []string
-	defer func() {
-		for _, name := range written {
-			e.uploads.remove(name)
-		}
-	}()
+	defer func() { e.uploads.remove(written...) }()
 	if len(txns) > 0 {
 		seg, err := e.writeSegment(ctx, func(w *segment.Writer) error { return e.fill(ctx, w, txns) })
 		if err != nil {
@@ -97,13 +92,7 @@ func (e *Engine) flushHeld(ctx context.Context) error {
 		b.Segments = append(b.Segments, seg)
 	}
 	if entries := entriesOf(txns); len(entries) > 0 {
-		table, err := e.writeTable(ctx, func(yield func(index.Entry, error) bool) {
-			for _, entry := range entries {
-				if !yield(entry, nil) {
-					return
-				}
-			}
-		})
+		table, err := e.writeEntries(ctx, entries)
 		if err != nil {
 			return err
 		}
@@ -135,9 +124,6 @@ func entriesOf(txns []*txlog.Transaction) (entries []index.Entry) {
 			entries = append(entries, index.Entry{Oid: rec.Oid, Tid: txn.Tid, K: uint32(k), Deleted: rec.Kind == txlog.RecordDeletion})
 		}
 	}
-	slices.SortFunc(entries, func(a, b index.Entry) int {
-		return cmp.Or(cmp.Compare(a.Oid, b.Oid), cmp.Compare(a.Tid, b.Tid))
-	})
 	return entries
 }
 

@@ -2,14 +2,12 @@ package engine
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"runtime"
-	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -277,11 +275,7 @@ func (im *Import) Close() {
 func (e *Engine) writeBatch(ctx context.Context, batch *importedBatch, before *outcome) error {
 	batch.looking.Wait()
 	var written []string
-	defer func() {
-		for _, name := range written {
-			e.uploads.remove(name)
-		}
-	}()
+	defer func() { e.uploads.remove(written...) }()
 	refs, err := e.putBlobs(ctx, batch.blobs)
 	for _, ref := range refs {
 		if ref != nil {
@@ -328,13 +322,7 @@ func (e *Engine) writeBatch(ctx context.Context, batch *importedBatch, before *o
 		b.BlobBytes += ref.Size
 	}
 	if entries := batch.entries(); len(entries) > 0 {
-		table, err := e.writeTable(ctx, func(yield func(index.Entry, error) bool) {
-			for _, entry := range entries {
-				if !yield(entry, nil) {
-					return
-				}
-			}
-		})
+		table, err := e.writeEntries(ctx, entries)
 		if err != nil {
 			return err
 		}
@@ -363,9 +351,6 @@ func (b *importedBatch) entries() []index.Entry {
 			entries = append(entries, index.Entry{Oid: rec.Oid, Tid: t.tid, K: rec.K, Deleted: rec.Deleted})
 		}
 	}
-	slices.SortFunc(entries, func(a, b index.Entry) int {
-		return cmp.Or(cmp.Compare(a.Oid, b.Oid), cmp.Compare(a.Tid, b.Tid))
-	})
 	return entries
 }
 

@@ -167,7 +167,7 @@ func (e *Engine) Invalidations(ctx context.Context, tid zodb.Tid) (last zodb.Tid
 		}
 		for older := v.Forward(tid+1, v.Last()); len(oids) <= maxInvalidations; {
 			t, err := older.Next(ctx)
-			if err != nil && e.outdated(scene{view: v}) {
+			if err != nil && e.outdated(v) {
 				break // and look again
 			}
 			if err != nil {

@@ -45,6 +45,9 @@ type scene struct {
 	dropped []*base.View // the bases before packs, of which the rest can still be read, the oldest first
 }
 
+// all returns the bases of the scene, the present one first.
+func (s scene) all() []*base.View { return append([]*base.View{s.view}, s.dropped...) }
+
 func (e *Engine) sceneLocked() scene {
 	s := scene{view: e.state.view}
 	for _, old := range e.state.retired {
@@ -62,17 +65,17 @@ func (e *Engine) sceneLocked() scene {
 func (e *Engine) before(ctx context.Context, oid zodb.Oid, tid zodb.Tid) (r revision, next zodb.Tid, ok bool, err error) {
 	for {
 		var s scene
-		if r, next, ok, s, err = e.tryBefore(ctx, oid, tid); err == nil || !e.outdated(s) {
+		if r, next, ok, s, err = e.tryBefore(ctx, oid, tid); err == nil || !e.outdated(s.all()...) {
 			return r, next, ok, err
 		}
 	}
 }
 
-// outdated tells whether files of a scene may be gone.
-func (e *Engine) outdated(s scene) bool {
+// outdated tells whether files of one of the bases may be gone.
+func (e *Engine) outdated(views ...*base.View) bool {
 	e.state.RLock()
 	defer e.state.RUnlock()
-	return s.view != nil && (!e.keptLocked(s.view) || slices.ContainsFunc(s.dropped, func(v *base.View) bool { return !e.keptLocked(v) }))
+	return slices.ContainsFunc(views, func(v *base.View) bool { return !e.keptLocked(v) })
 }
 
 func (e *Engine) tryBefore(ctx context.Context, oid zodb.Oid, tid zodb.Tid) (r revision, next zodb.Tid, ok bool, s scene, err error) {
@@ -125,7 +128,7 @@ func (e *Engine) at(ctx context.Context, oid zodb.Oid, serial zodb.Tid, packed b
 	}
 	for {
 		var s scene
-		if r, ok, s, err = e.tryAt(ctx, oid, serial, packed); err == nil || !e.outdated(s) {
+		if r, ok, s, err = e.tryAt(ctx, oid, serial, packed); err == nil || !e.outdated(s.all()...) {
 			return r, ok, err
 		}
 	}
@@ -141,9 +144,9 @@ func (e *Engine) tryAt(ctx context.Context, oid zodb.Oid, serial zodb.Tid, packe
 	}
 	s = e.sceneLocked()
 	e.state.RUnlock()
-	views := []*base.View{s.view}
-	if packed {
-		views = append(views, s.dropped...)
+	views := s.all()
+	if !packed {
+		views = views[:1]
 	}
 	for _, v := range views {
 		entry, ok, err := v.At(ctx, oid, serial)
@@ -168,7 +171,7 @@ func (e *Engine) current(ctx context.Context, oid zodb.Oid) (r revision, ok bool
 		v := e.state.view
 		e.state.RUnlock()
 		entry, _, ok, err := v.Before(ctx, oid, zodb.MaxTid)
-		if err == nil || !e.outdated(scene{view: v}) {
+		if err == nil || !e.outdated(v) {
 			return fromBase(entry, v), ok, err
 		}
 	}
@@ -187,7 +190,7 @@ func (e *Engine) revisions(ctx context.Context, oid zodb.Oid) (all []revision, e
 		}
 		e.state.RUnlock()
 		entries, err := v.Revisions(ctx, oid)
-		if err != nil && e.outdated(scene{view: v}) {
+		if err != nil && e.outdated(v) {
 			continue
 		}
 		for _, entry := range entries {
@@ -212,7 +215,7 @@ func (e *Engine) header(ctx context.Context, r revision) (header, error) {
 			return header{r.txn.Meta, rec.Size, rec.Source, rec.Blob}, nil
 		}
 		rec, meta, err := r.view.Header(ctx, r.entry())
-		if err == nil || !e.outdated(scene{view: r.view}) {
+		if err == nil || !e.outdated(r.view) {
 			return header{meta, rec.Size, rec.Source, rec.Blob}, err
 		}
 		if r, err = e.again(ctx, r); err != nil {
@@ -252,7 +255,7 @@ func (e *Engine) data(ctx context.Context, r revision) ([]byte, error) {
 	for first := true; ; first = false {
 		if r.txn == nil {
 			data, err := e.baseData(ctx, r)
-			if err == nil || ctx == nil || !first && !e.outdated(scene{view: r.view}) {
+			if err == nil || ctx == nil || !first && !e.outdated(r.view) {
 				return data, err
 			}
 			// It may be another's read, of files that are gone by now.

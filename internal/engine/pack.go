@@ -69,7 +69,7 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped, error) {
 // what would be dropped.
 func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dropped, done bool, err error) {
 	progress := &progress{log: e.opts.Logger.With("bucket", e.bucket.Properties().Location)}
-	p, err := newPlan(ctx, v, nil, tid, !e.opts.NoPackGC, "", e.data, progress)
+	p, err := newPlan(ctx, v, nothing, tid, !e.opts.NoPackGC, progress)
 	if err != nil {
 		return d, false, err
 	}
@@ -78,11 +78,7 @@ func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dr
 		return d, true, nil
 	}
 	var written []string
-	defer func() {
-		for _, name := range written {
-			e.uploads.remove(name)
-		}
-	}()
+	defer func() { e.uploads.remove(written...) }()
 	segments, err := e.rewrite(ctx, p, progress, &written)
 	if err != nil {
 		return d, false, err

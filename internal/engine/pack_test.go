@@ -180,7 +180,7 @@ func planOf(t *testing.T, e *Engine, tid zodb.Tid) *packPlan {
 	if err := e.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p, err := newPlan(t.Context(), e.state.view, nil, tid, !e.opts.NoPackGC, t.TempDir(), e.data, nil)
+	p, err := newPlan(t.Context(), e.state.view, nothing, tid, !e.opts.NoPackGC, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,6 @@ import (
 	"s3storage/internal/extsort"
 	"s3storage/internal/index"
 	"s3storage/internal/segment"
-	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
 
@@ -35,10 +34,9 @@ import (
 // in the same pass if it lies ahead. Parts without pending objects are not read.
 type packPlan struct {
 	v      *base.View
-	behind []*txlog.Transaction
+	behind iter.Seq2[*segment.Txn, error]
 	tid    zodb.Tid
 	gc     bool
-	dir    string // for files
 
 	objects *os.File
 	size    int64
@@ -61,8 +59,6 @@ type packPlan struct {
 	byClass map[string]dropped
 
 	keptPins map[pin]bool // that are not dropped
-
-	data func(context.Context, revision) ([]byte, error) // of what is behind
 }
 
 // dropped counts revisions.
@@ -91,11 +87,13 @@ func (p *packPlan) close() {
 	}
 }
 
+// nothing is behind a base that accounts for all.
+func nothing(func(*segment.Txn, error) bool) {}
+
 // newPlan looks at all revisions of a base and of transactions behind it.
-func newPlan(ctx context.Context, v *base.View, behind []*txlog.Transaction, tid zodb.Tid, gc bool, dir string,
-	data func(context.Context, revision) ([]byte, error), progress *progress) (*packPlan, error) {
-	p := &packPlan{v: v, behind: behind, tid: tid, gc: gc, dir: dir, numbers: make(map[string]uint64),
-		pending: newOidSet(), reached: newOidSet(), garbage: newOidSet(), gone: newOidSet(), byClass: make(map[string]dropped), keptPins: make(map[pin]bool), data: data}
+func newPlan(ctx context.Context, v *base.View, behind iter.Seq2[*segment.Txn, error], tid zodb.Tid, gc bool, progress *progress) (*packPlan, error) {
+	p := &packPlan{v: v, behind: behind, tid: tid, gc: gc, numbers: make(map[string]uint64),
+		pending: newOidSet(), reached: newOidSet(), garbage: newOidSet(), gone: newOidSet(), byClass: make(map[string]dropped), keptPins: make(map[pin]bool)}
 	if err := p.make(ctx, progress); err != nil {
 		p.close()
 		return nil, err
@@ -104,7 +102,7 @@ func newPlan(ctx context.Context, v *base.View, behind []*txlog.Transaction, tid
 }
 
 func (p *packPlan) make(ctx context.Context, progress *progress) error {
-	all := &extsort.Sorter{KeySize: 16, Memory: sortMemory, Dir: p.dir}
+	all := &extsort.Sorter{KeySize: 16, Memory: sortMemory}
 	defer func() { _ = all.Close() }()
 	if err := p.gather(ctx, all, progress); err != nil {
 		return err
@@ -137,19 +135,12 @@ func (p *packPlan) gather(ctx context.Context, all *extsort.Sorter, progress *pr
 		}
 		progress.tell("reading what objects refer to", done, total)
 	}
-	for _, txn := range p.behind {
-		t := &segment.Txn{Tid: txn.Tid, Committed: uint32(len(txn.Records))}
-		for k := range txn.Records {
-			rec := &txn.Records[k]
-			out := segment.Record{K: uint32(k), Oid: rec.Oid, Prev: rec.Prev, Deleted: rec.Kind == txlog.RecordDeletion,
-				Source: rec.Source, Blob: rec.Blob}
-			if !out.Deleted {
-				var err error
-				if out.Data, err = p.data(ctx, revision{oid: rec.Oid, serial: txn.Tid, k: uint32(k), txn: txn}); err != nil {
-					return err
-				}
-			}
-			t.Records = append(t.Records, *describe(&out))
+	for t, err := range p.behind {
+		if err != nil {
+			return err
+		}
+		for i := range t.Records {
+			describe(&t.Records[i])
 		}
 		if err := p.take(t, all); err != nil {
 			return err
@@ -210,7 +201,7 @@ func (p *packPlan) class(name string) uint64 {
 // group decides about the revisions of each object, as far as that can be done
 // without knowing what can be reached, and writes the file of objects.
 func (p *packPlan) group(ctx context.Context, all *extsort.Sorter) error {
-	f, err := os.CreateTemp(p.dir, "s3storage-pack-")
+	f, err := os.CreateTemp("", "s3storage-pack-")
 	if err != nil {
 		return fmt.Errorf("making a file for the pack: %w", err)
 	}
@@ -377,7 +368,7 @@ func (p *packPlan) markChunk(oids []zodb.Oid) (marked int64, err error) {
 
 // sweep finds what is dropped.
 func (p *packPlan) sweep(ctx context.Context) error {
-	p.drops = &extsort.Sorter{KeySize: 12, Memory: sortMemory, Dir: p.dir}
+	p.drops = &extsort.Sorter{KeySize: 12, Memory: sortMemory}
 	var key [12]byte
 	for o, err := range p.each(0, p.size) {
 		if err == nil {

@@ -36,7 +36,7 @@ func (e *Engine) PlanPack(ctx context.Context, tid zodb.Tid) (*PackReport, error
 	if tid <= v.Packed {
 		return r, nil
 	}
-	p, err := newPlan(ctx, v, behind, tid, !e.opts.NoPackGC, "", e.data, &progress{log: e.opts.Logger})
+	p, err := newPlan(ctx, v, e.inSegments(ctx, behind), tid, !e.opts.NoPackGC, &progress{log: e.opts.Logger})
 	if err != nil {
 		return nil, err
 	}

@@ -44,16 +44,17 @@ func (e *Engine) Snapshot(ctx context.Context, name string) error {
 		if slices.ContainsFunc(b.Snapshots, func(s base.Snapshot) bool { return s.Name == name }) {
 			return fmt.Errorf("there is a snapshot %q already: choose another name, or delete it", name)
 		}
-		e.state.RLock()
-		now, last := e.state.view.ID, e.state.last
-		e.state.RUnlock()
-		b.Snapshots = append(b.Snapshots, e.snapshotOf(name, now, last))
+		b.Snapshots = append(b.Snapshots, e.snapshotNow(name))
 		return nil
 	})
 }
 
-func (e *Engine) snapshotOf(name string, id txlog.BaseID, last zodb.Tid) base.Snapshot {
-	return base.Snapshot{Name: name, Base: id, Last: last, Created: e.opts.Now().UTC().Truncate(time.Second)}
+// snapshotNow returns a snapshot of the present base, which has to account for all
+// that is settled.
+func (e *Engine) snapshotNow(name string) base.Snapshot {
+	e.state.RLock()
+	defer e.state.RUnlock()
+	return base.Snapshot{Name: name, Base: e.state.view.ID, Last: e.state.last, Created: e.opts.Now().UTC().Truncate(time.Second)}
 }
 
 // DeleteSnapshot forgets a snapshot. What only it needs is deleted by the next sweep.
@@ -148,14 +149,12 @@ func (e *Engine) Restore(ctx context.Context, m Moment) (snapshot string, err er
 			return err
 		}
 		b := e.successor()
-		e.state.RLock()
-		now, last := e.state.view.ID, e.state.last
-		e.state.RUnlock()
 		snapshot = "before-restore-" + e.opts.Now().UTC().Format("20060102T150405Z")
-		b.Snapshots = append(b.Snapshots, e.snapshotOf(snapshot, now, last))
+		now := e.snapshotNow(snapshot)
+		b.Snapshots = append(b.Snapshots, now)
 		b.Segments, b.Tables, b.Origins = past.Segments, past.Tables, past.Origins
 		b.Packed, b.Live, b.BlobBytes = past.Packed, past.Live, past.BlobBytes
-		b.Rolled = last + 1
+		b.Rolled = now.Last + 1
 		_, err = e.adopt(ctx, b, txlog.BaseRestore, nil, nil)
 		return err
 	}()

@@ -77,7 +77,7 @@ func (e *Engine) expire(ctx context.Context) (next time.Time, sweep bool, err er
 	if err := e.ReadOnly(); err != nil {
 		return next, false, err
 	}
-	keep, err := e.files(ctx)
+	keep, err := e.keep(ctx, false)
 	if err != nil {
 		return next, false, err
 	}
@@ -104,21 +104,6 @@ func (e *Engine) expire(ctx context.Context) (next time.Time, sweep bool, err er
 	}
 	_, err = e.log.Trim(ctx, e.opts.PackGrace)
 	return next, sweep, err
-}
-
-// files returns the names of the files of all bases that are needed.
-func (e *Engine) files(ctx context.Context) (map[string]struct{}, error) {
-	bases, pinned, err := e.needed(ctx)
-	if err != nil {
-		return nil, err
-	}
-	keep := make(map[string]struct{})
-	for _, v := range slices.Concat(bases, pinned) {
-		for _, name := range names(v.Base) {
-			keep[name] = struct{}{}
-		}
-	}
-	return keep, nil
 }
 
 // needed returns the present base and those that were replaced lately, and those of
@@ -178,14 +163,9 @@ func (e *Engine) sweep(ctx context.Context) error {
 	}
 	// In this order: what is settled in between is found to be needed.
 	found = slices.DeleteFunc(found, e.uploads.has)
-	keep, err := e.files(ctx)
+	keep, err := e.keep(ctx, slices.ContainsFunc(found, isData))
 	if err != nil {
 		return err
-	}
-	if slices.ContainsFunc(found, isData) {
-		if err := e.keepData(ctx, keep); err != nil {
-			return err
-		}
 	}
 	return e.delete(ctx, slices.DeleteFunc(found, func(name string) bool {
 		_, needed := keep[name]
@@ -198,67 +178,72 @@ func isData(name string) bool {
 	return strings.HasPrefix(name, blob.Prefix) || strings.HasPrefix(name, txlog.PayloadPrefix)
 }
 
-// keepData adds the names of the blobs and payload objects that revisions refer to.
-func (e *Engine) keepData(ctx context.Context, keep map[string]struct{}) error {
-	// The tail last: what leaves it is in a base by then, or replaced one lately.
-	e.state.RLock()
-	for _, t := range e.state.tails {
-		for _, txn := range t.txns {
-			for _, id := range txn.Payloads {
-				keep[id.Name()] = struct{}{}
-			}
-			for i := range txn.Records {
-				if b := txn.Records[i].Blob; b != nil {
-					keep[b.ID.Name()] = struct{}{}
+// keep returns the names of the objects that are needed: the files of all bases and,
+// if data is set, the blobs and payload objects that revisions refer to.
+func (e *Engine) keep(ctx context.Context, data bool) (map[string]struct{}, error) {
+	keep := make(map[string]struct{})
+	add := func(name string) { keep[name] = struct{}{} }
+	if data {
+		// The tail first: what leaves it later is in a base by then.
+		e.state.RLock()
+		for _, t := range e.state.tails {
+			for _, txn := range t.txns {
+				for _, id := range txn.Payloads {
+					add(id.Name())
+				}
+				for i := range txn.Records {
+					if b := txn.Records[i].Blob; b != nil {
+						add(b.ID.Name())
+					}
 				}
 			}
 		}
-	}
-	for _, r := range e.state.retired {
-		for _, name := range r.payloads {
-			keep[name] = struct{}{}
+		for _, r := range e.state.retired {
+			for _, name := range r.payloads {
+				add(name)
+			}
 		}
+		e.state.RUnlock()
 	}
-	e.state.RUnlock()
 	bases, pinned, err := e.needed(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	seen := make(map[segment.ID]struct{})
 	for n, v := range slices.Concat(bases, pinned) {
+		for _, name := range names(v.Base) {
+			add(name)
+		}
 		for i := range v.Segments {
-			if _, again := seen[v.Segments[i].ID]; again {
+			if _, again := seen[v.Segments[i].ID]; again || !data {
 				continue
 			}
 			seen[v.Segments[i].ID] = struct{}{}
 			err := v.Scan(ctx, i, segment.HeadersOnly, func(t *segment.Txn) error {
 				for i := range t.Records {
 					if b := t.Records[i].Blob; b != nil {
-						keep[b.ID.Name()] = struct{}{}
+						add(b.ID.Name())
 					}
 				}
 				return nil
 			})
-			if err != nil && n < len(bases) && e.outdated(scene{view: v}) {
+			if err != nil && n < len(bases) && e.outdated(v) {
 				break // nobody needs it any more
 			}
 			if err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	return nil
+	return keep, nil
 }
 
 // delete deletes objects. Before, a checkpoint names the present base: the one that
 // wrote it may have died or failed before that, and what the checkpoint before
 // names may be among them.
 func (e *Engine) delete(ctx context.Context, doomed []string) error {
-	e.state.RLock()
-	v := e.state.view
-	e.state.RUnlock()
-	if len(doomed) > 0 && v.Number > 0 {
-		if err := e.log.WriteCheckpoint(ctx, v.ID, v.Position); err != nil {
+	if len(doomed) > 0 {
+		if err := e.checkpoint(ctx); err != nil {
 			return err
 		}
 	}

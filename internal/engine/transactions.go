@@ -76,7 +76,7 @@ func (h *history) next(ctx context.Context) (*settledTxn, error) {
 		}
 		h.e.state.RUnlock()
 		s, err := h.step(ctx)
-		if err != nil && h.e.outdated(scene{view: h.view}) {
+		if err != nil && h.e.outdated(h.view) {
 			continue
 		}
 		switch {

@@ -15,12 +15,11 @@ import (
 
 // A Sorter takes records, which are some bytes, and gives them back in the order
 // of their first KeySize bytes. Up to Memory bytes are held in memory; what is
-// more goes to a file in Dir, which has no name there and takes as much as the
+// more goes to a file in os.TempDir, which has no name there and takes as much as the
 // records and four bytes for each. It is for one goroutine.
 type Sorter struct {
 	KeySize int
 	Memory  int
-	Dir     string // empty for os.TempDir
 
 	arena []byte
 	at    []uint32 // where records begin
@@ -64,7 +63,7 @@ func (s *Sorter) sort() {
 // spill writes what is in memory to the file.
 func (s *Sorter) spill() error {
 	if s.file == nil {
-		f, err := os.CreateTemp(s.Dir, "s3storage-sort-")
+		f, err := os.CreateTemp("", "s3storage-sort-")
 		if err != nil {
 			return fmt.Errorf("making a file to sort in: %w", err)
 		}
@@ -90,14 +89,7 @@ func (s *Sorter) spill() error {
 }
 
 func (s *Sorter) failed(err error) error {
-	return fmt.Errorf("sorting in a file in %s, which may need more room: %w", dirOf(s.Dir), err)
-}
-
-func dirOf(dir string) string {
-	if dir == "" {
-		return os.TempDir()
-	}
-	return dir
+	return fmt.Errorf("sorting in a file in %s, which may need more room: %w", os.TempDir(), err)
 }
 
 // Sorted returns the records in order, those of equal keys in any. Each is valid

@@ -14,7 +14,7 @@ func TestRecordsComeBackInOrder(t *testing.T) {
 	for _, memory := range []int{100, 5_000, 1 << 20} {
 		for _, n := range []int{0, 1, 7, 3000} {
 			t.Run(fmt.Sprintf("%d records, %d bytes", n, memory), func(t *testing.T) {
-				s := &Sorter{KeySize: 8, Memory: memory, Dir: t.TempDir()}
+				s := &Sorter{KeySize: 8, Memory: memory}
 				defer s.Close()
 				seed := rand.Uint64()
 				random := rand.New(rand.NewPCG(seed, 0))
@@ -46,7 +46,8 @@ func TestRecordsComeBackInOrder(t *testing.T) {
 }
 
 func TestDirectoryThatIsNotThereIsNamed(t *testing.T) {
-	s := &Sorter{KeySize: 1, Memory: 10, Dir: "/nowhere"}
+	t.Setenv("TMPDIR", "/nowhere")
+	s := &Sorter{KeySize: 1, Memory: 10}
 	var err error
 	for range 10 {
 		if err = s.Add([]byte("0123456789")); err != nil {
