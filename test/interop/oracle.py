@@ -37,7 +37,9 @@ blob records    ZEO's client sends the record of a blob twice in a transaction,
                 and a FileStorage keeps both; so it does with those of several
                 undos in one transaction. The last one counts.
 deletions       The getTid of a FileStorage takes an object that does not exist
-                again, after undo, for one that does.
+                again, after undo, for one that does. Its iterator names the
+                transaction whose data a record shares also where undo goes back
+                to a state in which the object did not exist: there is no data.
 several undos   A merge by the client takes care of changes of an object that
                 followed each other. Undo of others, with changes between them
                 that stay, is refused; a FileStorage can merge them one by one.
@@ -379,6 +381,10 @@ class Run:
         if (query[0] == "getTid" and self.world.data(query[1]) is None
                 and ours == Raised(("POSKeyError", query[1]))):
             return None
+        if query[0] == "iterate" and not isinstance(theirs, Raised):
+            theirs = [(*head, [(oid, mark, data, None if data is None else data_txn)
+                               for oid, mark, data, data_txn in records])
+                      for *head, records in theirs]
         if query[0] == "info" and not isinstance(ours, Raised):
             theirs = {**theirs, "length": len(self.world.alive())}
         if query[0] == "getInvalidations":
