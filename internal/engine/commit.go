@@ -38,9 +38,8 @@ type transaction struct {
 
 	// What the vote makes of it.
 	txn   txlog.Transaction
-	gone  map[zodb.Oid]bool // what undo has made not exist
-	locks *lockRequest      // held, unless nil
-	pins  []pin             // likewise
+	locks *lockRequest // held, unless nil
+	pins  []pin        // likewise
 
 	mu struct {
 		sync.Mutex
@@ -437,7 +436,7 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 		e.seq.last = t.txn.Tid
 		e.seq.finishing[t.txn.Tid] = t
 		for _, rec := range t.txn.Records {
-			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion && !t.gone[rec.Oid]}
+			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion}
 		}
 		e.log.Append(&t.txn, e.oids.stored(highest))
 	}
