@@ -26,7 +26,7 @@ invalidations   The reference announces neither what deleteObject deleted nor
 pack            A FileStorage fails at a reference to nothing, drops what only
                 later revisions refer to, hides older revisions whose data a
                 later one shares, and deletes blobs of later revisions of objects
-                that were garbage for a time; this server does none of it. After
+                that were garbage, or deleted, for a time; this server does none of it. After
                 such a pack it is proved that what must be there is there.
 restarts        A FileStorage whose newest transaction was packed away has
                 forgotten its tid when it is opened again, and its clients then
