@@ -34,6 +34,12 @@ func (m Moment) String() string {
 // maxSnapshotName bounds the name of a snapshot.
 const maxSnapshotName = 100
 
+// What the names of snapshots begin with that Branch and Restore make.
+const (
+	ForBranch     = "branch-"
+	BeforeRestore = "before-restore-"
+)
+
 // Snapshot gives the present state a name. Nothing that it needs is deleted until
 // DeleteSnapshot.
 func (e *Engine) Snapshot(ctx context.Context, name string) error {
@@ -41,7 +47,7 @@ func (e *Engine) Snapshot(ctx context.Context, name string) error {
 		return fmt.Errorf("the name of a snapshot has 1 to %d bytes, %q has %d", maxSnapshotName, name, len(name))
 	}
 	return e.changeSnapshots(ctx, func(b *base.Base) error {
-		if slices.ContainsFunc(b.Snapshots, func(s base.Snapshot) bool { return s.Name == name }) {
+		if hasSnapshot(b, name) {
 			return fmt.Errorf("there is a snapshot %q already: choose another name, or delete it", name)
 		}
 		b.Snapshots = append(b.Snapshots, e.snapshotNow(name))
@@ -67,6 +73,10 @@ func (e *Engine) DeleteSnapshot(ctx context.Context, name string) error {
 		}
 		return nil
 	})
+}
+
+func hasSnapshot(b *base.Base, name string) bool {
+	return slices.ContainsFunc(b.Snapshots, func(s base.Snapshot) bool { return s.Name == name })
 }
 
 func noSnapshot(name string) error { return fmt.Errorf("there is no snapshot %q", name) }
@@ -149,7 +159,11 @@ func (e *Engine) Restore(ctx context.Context, m Moment) (snapshot string, err er
 			return err
 		}
 		b := e.successor()
-		snapshot = "before-restore-" + e.opts.Now().UTC().Format("20060102T150405Z")
+		made := BeforeRestore + e.opts.Now().UTC().Format("20060102T150405Z")
+		snapshot = made
+		for n := 2; hasSnapshot(b, snapshot); n++ { // another one within the second
+			snapshot = fmt.Sprintf("%s-%d", made, n)
+		}
 		now := e.snapshotNow(snapshot)
 		b.Snapshots = append(b.Snapshots, now)
 		b.Segments, b.Tables, b.Origins = past.Segments, past.Tables, past.Origins
@@ -188,7 +202,7 @@ func (e *Engine) Branch(ctx context.Context, m Moment, to bucket.Bucket, locatio
 	f := &txlog.Format{Database: txlog.DatabaseID(base.NewID()), Created: e.opts.Now(), Creator: e.opts.Creator,
 		Parent: fmt.Sprintf("database %s in %s at %s", e.format.Database, location, m)}
 	if m.Snapshot == "" {
-		snapshot = "branch-" + f.Database.String()
+		snapshot = ForBranch + f.Database.String()
 		if err := e.Snapshot(ctx, snapshot); err != nil {
 			return "", err
 		}

@@ -229,6 +229,33 @@ func TestARestoredDatabaseTellsClientsToDropTheirCaches(t *testing.T) {
 	}
 }
 
+func TestRestoresWithinASecondKeepWhatWasBeforeEachOfThem(t *testing.T) {
+	now := time.Now()
+	e := openEngine(t, bucket.NewMemory(), func(o *Options) { o.Now = func() time.Time { return now } })
+	t1 := commit(t, e, stored{0, 0, record("root", 1)}, stored{1, 0, record("one")})
+	made := make(map[string]string) // snapshots, and what the object was
+	for i := range 3 {
+		text := record(fmt.Sprint("state ", i))
+		commit(t, e, stored{1, t1, text})
+		snapshot, err := e.Restore(t.Context(), Moment{Tid: t1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, again := made[snapshot]; again {
+			t.Errorf("%s was made twice", snapshot)
+		}
+		made[snapshot] = text
+	}
+	for snapshot, want := range made {
+		if _, err := e.Restore(t.Context(), Moment{Snapshot: snapshot}); err != nil {
+			t.Fatal(err)
+		}
+		if got := load(t, e, 1); string(got.Data) != want {
+			t.Errorf("after %s: %q instead of %q", snapshot, got.Data, want)
+		}
+	}
+}
+
 func TestAServerThatFollowsARestoreIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bucket.NewMemory()
