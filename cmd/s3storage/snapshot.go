@@ -106,7 +106,7 @@ func (*branchCmd) Help() string {
 	return `Makes a database of its own that begins as what another one is or was. It shares the
 other's files and copies nothing: both can be written to, packed and served. A
 snapshot named branch-... in the other keeps what the branch needs; delete it when
-the branch is gone.
+the branch is gone. Given again, a command that was broken off goes on.
 
   s3storage branch ./try --from ./data
   s3storage branch s3://b/tuesday --from s3://b/site --at "2026-11-24 17:00"

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"s3storage/internal/base"
-	"s3storage/internal/bucket"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -193,46 +192,4 @@ func (e *Engine) Restore(ctx context.Context, m Moment) (snapshot string, err er
 		err = context.Cause(ctx)
 	}
 	return snapshot, err
-}
-
-// Branch makes a database in an empty bucket that begins as what this one was at a
-// moment. It shares this one's files, which a snapshot keeps; location is where
-// others find this one's bucket. It returns the name of the snapshot.
-func (e *Engine) Branch(ctx context.Context, m Moment, to bucket.Bucket, location string) (snapshot string, err error) {
-	f := &txlog.Format{Database: txlog.DatabaseID(base.NewID()), Created: e.opts.Now(), Creator: e.opts.Creator,
-		Parent: fmt.Sprintf("database %s in %s at %s", e.format.Database, location, m)}
-	if m.Snapshot == "" {
-		snapshot = ForBranch + f.Database.String()
-		if err := e.Snapshot(ctx, snapshot); err != nil {
-			return "", err
-		}
-	} else {
-		snapshot = m.Snapshot
-	}
-	past, err := e.past(ctx, m)
-	if err != nil {
-		return snapshot, err
-	}
-	b := past.Elsewhere(e.format.Database, location)
-	b.ID, b.Number, b.Rolled = base.NewID(), 1, zodb.NoTid
-	b.Position = txlog.Start()
-	e.state.RLock()
-	b.Position.OidMark = e.state.oidMark
-	e.state.RUnlock()
-	for i := range b.Segments {
-		b.Position.LastTid = max(b.Position.LastTid, b.Segments[i].End())
-	}
-	return snapshot, txlog.CreateFilled(ctx, to, f, func() error {
-		if err := b.Write(ctx, to, f.Database); err != nil {
-			return err
-		}
-		c := &txlog.Checkpoint{Number: 1, Database: f.Database, Base: b.ID, Position: b.Position, At: f.Created.UTC().Truncate(time.Second)}
-		return bucket.Retrying(ctx, func() error {
-			err := to.PutIfAbsent(ctx, c.Name(), c.Encode())
-			if errors.Is(err, bucket.ErrExist) {
-				return nil // an earlier try of this: the bucket was empty
-			}
-			return err
-		})
-	})
 }
