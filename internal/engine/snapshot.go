@@ -118,9 +118,8 @@ func (e *Engine) past(ctx context.Context, m Moment) (*base.Base, error) {
 		}
 		return base.Read(ctx, e.bucket, e.format.Database, b.Snapshots[i].Base)
 	}
-	if m.Tid < b.Packed {
-		return nil, fmt.Errorf("the database was packed to %s: what it was at %s is not there any more, but in snapshots that were made before",
-			b.Packed.Time().Format(time.RFC3339), m)
+	if err := reachesBack(b, m); err != nil {
+		return nil, err
 	}
 	past := b.Until(m.Tid)
 	v, err := e.reader.View(ctx, past)
@@ -133,6 +132,15 @@ func (e *Engine) past(ctx context.Context, m Moment) (*base.Base, error) {
 		}
 	}
 	return past, nil
+}
+
+// reachesBack returns an error if a pack has dropped what a database was at a moment.
+func reachesBack(b *base.Base, m Moment) error {
+	if m.Tid < b.Packed {
+		return fmt.Errorf("the database was packed to %s: what it was at %s is not there any more, but in snapshots that were made before",
+			b.Packed.Time().Format(time.RFC3339), m)
+	}
+	return nil
 }
 
 // Restore takes the database back to what it was at a moment. What it is now
