@@ -105,7 +105,7 @@ func (e *Engine) nextObject(ctx context.Context, oid zodb.Oid) (r revision, ok b
 		e.state.Unlock()
 		entry, there, err := v.Next(ctx, oid)
 		if err != nil {
-			if err = e.unlessOutdated(ctx, err, v); err != nil {
+			if err := e.unlessOutdated(ctx, err, v); err != nil {
 				return r, false, err
 			}
 			r.oid = oid - 1 // look for the same again

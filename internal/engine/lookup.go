@@ -69,7 +69,7 @@ func (e *Engine) before(ctx context.Context, oid zodb.Oid, tid zodb.Tid) (r revi
 		if err == nil {
 			return r, next, ok, nil
 		}
-		if err = e.unlessOutdated(ctx, err, s.all()...); err != nil {
+		if err := e.unlessOutdated(ctx, err, s.all()...); err != nil {
 			return r, next, false, err
 		}
 	}
@@ -157,7 +157,7 @@ func (e *Engine) at(ctx context.Context, oid zodb.Oid, serial zodb.Tid, packed b
 		if err == nil {
 			return r, ok, nil
 		}
-		if err = e.unlessOutdated(ctx, err, s.all()...); err != nil {
+		if err := e.unlessOutdated(ctx, err, s.all()...); err != nil {
 			return r, false, err
 		}
 	}
@@ -203,7 +203,7 @@ func (e *Engine) current(ctx context.Context, oid zodb.Oid) (r revision, ok bool
 		if err == nil {
 			return fromBase(entry, v), ok, nil
 		}
-		if err = e.unlessOutdated(ctx, err, v); err != nil {
+		if err := e.unlessOutdated(ctx, err, v); err != nil {
 			return r, false, err
 		}
 	}
@@ -223,7 +223,7 @@ func (e *Engine) revisions(ctx context.Context, oid zodb.Oid) (all []revision, e
 		e.state.RUnlock()
 		entries, err := v.Revisions(ctx, oid)
 		if err != nil {
-			if err = e.unlessOutdated(ctx, err, v); err != nil {
+			if err := e.unlessOutdated(ctx, err, v); err != nil {
 				return nil, err
 			}
 			continue
@@ -253,7 +253,7 @@ func (e *Engine) header(ctx context.Context, r revision) (header, error) {
 		if err == nil {
 			return header{meta, rec.Size, rec.Source, rec.Blob}, nil
 		}
-		if err = e.unlessOutdated(ctx, err, r.view); err != nil {
+		if err := e.unlessOutdated(ctx, err, r.view); err != nil {
 			return header{}, err
 		}
 		if r, err = e.again(ctx, r); err != nil {
@@ -297,8 +297,8 @@ func (e *Engine) data(ctx context.Context, r revision) ([]byte, error) {
 				return data, err
 			}
 			if !first { // else it may be another's read, of files that are gone by now
-				if err = e.unlessOutdated(ctx, err, r.view); err != nil {
-					return nil, err
+				if err := e.unlessOutdated(ctx, err, r.view); err != nil {
+					return nil, e.damage(err, r.oid, r.serial)
 				}
 			}
 			if r, err = e.again(ctx, r); err != nil {
@@ -351,7 +351,7 @@ func (e *Engine) baseData(ctx context.Context, r revision) ([]byte, error) {
 	}
 	it, err := e.cache.Get(ctx, key, func(ctx context.Context) (cache.Item, error) {
 		data, err := r.view.Data(ctx, r.entry())
-		return cache.Data(data), e.damage(err, r.oid, r.serial)
+		return cache.Data(data), err
 	})
 	data, _ := it.(cache.Data)
 	return data, err

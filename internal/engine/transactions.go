@@ -77,7 +77,7 @@ func (h *history) next(ctx context.Context) (*settledTxn, error) {
 		h.e.state.RUnlock()
 		s, err := h.step(ctx)
 		if err != nil {
-			if err = h.e.unlessOutdated(ctx, err, h.view); err != nil {
+			if err := h.e.unlessOutdated(ctx, err, h.view); err != nil {
 				return nil, err
 			}
 			continue

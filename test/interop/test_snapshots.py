@@ -61,6 +61,33 @@ def connected(db):
     return db.storage.is_connected()
 
 
+def test_the_past_is_served_beside_a_server_that_packs(new_bucket, new_server, open_db, tmp_path):
+    bucket = new_bucket("directory")
+    server = new_server(bucket, arguments=["--pack-grace", "0s"])
+    writer = open_db(server)
+    change(writer, a="first")
+    change(writer, a="then")
+    moment = writer.storage.lastTransaction().hex()
+    server.stop()  # writes out what is in the log
+    server.start()
+    harness.wait_until("the server is there again", lambda: connected(writer))
+    segments = set(bucket.path.glob("segment/*"))
+    assert segments
+
+    past = harness.Server(tmp_path / "past", bucket, read_only=True, arguments=["--at", moment])
+    past.start()
+    try:
+        writer.pack()
+        change(writer, a="later")
+        harness.wait_until("the files are gone", lambda: not segments & set(bucket.path.glob("segment/*")))
+        reader = open_db(past, read_only=True)
+        assert state(reader) == {"a": "then"}
+        reader.close()
+        assert state(writer) == {"a": "later"}
+    finally:
+        past.stop()
+
+
 def test_a_branch_is_a_database_of_its_own(directory_server, open_db, tmp_path):
     server = directory_server
     bucket, = server.storages.values()
