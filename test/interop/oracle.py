@@ -40,9 +40,11 @@ blob records    ZEO's client sends the record of a blob twice in a transaction,
                 and a FileStorage keeps both; so it does with those of several
                 undos in one transaction. The last one counts.
 deletions       The getTid of a FileStorage takes an object that does not exist
-                again, after undo, for one that does. Its iterator names the
-                transaction whose data a record shares also where undo goes back
-                to a state in which the object did not exist: there is no data.
+                again, after undo, for one that does; so a transaction that relies
+                upon that object is not refused, or for its serial. Its iterator
+                names the transaction whose data a record shares also where undo
+                goes back to a state in which the object did not exist: there is no
+                data.
                 That an object does not exist is one state here, so a deletion can
                 be undone whenever the object does not exist; a FileStorage wants
                 it to be the newest change, or the one that undo went back to.
@@ -264,7 +266,10 @@ class Run:
             named = {ours[1]} if ours[0] == "ConflictError" else set(ours[1])
             return named <= set(theirs[1])
         if operation["op"] in ("commit", "race"):
-            return self.are_both_reasons(operation.get("second", operation), ours, theirs)
+            return (self.are_both_reasons(operation.get("second", operation), ours, theirs)
+                    or self.is_check_of_nothing(operation, ours)
+                    and isinstance(theirs, Raised)
+                    and theirs[:2] == ("ReadConflictError", ours[1]))
         if operation["op"] in ("leave", "return") and isinstance(ours, dict) and isinstance(theirs, dict):
             silent = set().union(*self.silent.values(), ())
             return all(answer == theirs[oid] or oid in silent and answer == self.truth(oid)
@@ -278,10 +283,9 @@ class Run:
         that undo made not exist again for one that can be relied upon. This server
         can undo any deletion of an object that does not exist.
         """
-        if (operation["op"] == "commit" and isinstance(ours, Raised) and not self.reference
-                and ours[0] == "POSKeyError" and self.world.data(ours[1]) is None
+        if (not self.reference and self.is_check_of_nothing(operation, ours)
                 and not isinstance(theirs, Raised)):
-            return any(kind == "check" and oid == ours[1] for kind, oid, *_ in operation["writes"])
+            return True
         if (operation["op"] == "undo" and not self.reference and not isinstance(ours, Raised)
                 and isinstance(theirs, Raised) and theirs[0] == "MultipleUndoErrors"):
             return all(self.is_undone_deletion(oid, operation["undone"], ours[0])
@@ -293,6 +297,12 @@ class Run:
             record[0] for t in self.world.transactions if t[0] in operation["undone"]
             for record in t[-1])
         return all(changed[oid] > 1 for oid in ours[1])
+
+    def is_check_of_nothing(self, operation, ours):
+        """Whether it was refused for relying upon an object that does not exist."""
+        return (operation["op"] == "commit" and isinstance(ours, Raised) and ours[0] == "POSKeyError"
+                and self.world.data(ours[1]) is None
+                and any(kind == "check" and oid == ours[1] for kind, oid, *_ in operation["writes"]))
 
     def is_undone_deletion(self, oid, undone, outcome):
         """Whether one of the transactions deleted the object, and all is as before that.
