@@ -14,6 +14,7 @@ import (
 
 	"s3storage/internal/engine"
 	"s3storage/internal/filestorage"
+	"s3storage/internal/pydata"
 	"s3storage/internal/zodb"
 )
 
@@ -22,7 +23,7 @@ type importCmd struct {
 	Bucket      string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ... A database is made if there is none."`
 	Blobs       string `placeholder:"DIR" help:"The directory of the file's blobs."`
 	Follow      bool   `help:"At the end of the file, wait for more, until SIGINT or SIGTERM."`
-	SkipDamaged bool   `help:"Go on behind damaged places of the file, and tell at the end what was skipped."`
+	SkipDamaged bool   `help:"Go on behind damaged places of the file, and without blobs that are missing, and tell at the end what was skipped."`
 }
 
 // Help shows what the command is for.
@@ -201,6 +202,12 @@ func (i *importer) blob(oid zodb.Oid, tid zodb.Tid, data []byte) (func() (io.Rea
 	path := i.blobs.Path(oid, tid)
 	_, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if s, err := pydata.Inspect(data); err != nil || s.Class != "ZODB.blob.Blob" {
+			return nil, nil // it only refers to one
+		}
+		if !i.r.SkipDamaged {
+			return nil, fmt.Errorf("the blob of object %s, revision %s is missing: there is no file %s; put it there, or import without it by --skip-damaged", oid, tid, path)
+		}
 		i.missing++
 		return nil, nil
 	}
@@ -232,7 +239,7 @@ func (i *importer) report() {
 	fmt.Fprintf(os.Stderr, "imported %d transactions, %d records, %s, %d blobs in %s (%.0f records/s); %d transactions were there before; the last one is %s\n",
 		i.txns, i.revisions, megabytes(i.bytes), i.blobCount, took.Round(time.Millisecond), float64(i.revisions)/took.Seconds(), i.skipped, i.to.Last())
 	if i.missing > 0 {
-		fmt.Fprintf(os.Stderr, "WARNING: %d records look as if they had blobs, but there are no files for them in the directory of blobs\n", i.missing)
+		fmt.Fprintf(os.Stderr, "WARNING: %d records are of blobs, but there are no files for them in the directory of blobs\n", i.missing)
 	}
 	if i.unasked > 0 {
 		fmt.Fprintf(os.Stderr, "WARNING: %d records look as if they had blobs; these were not imported: --blobs was not given\n", i.unasked)

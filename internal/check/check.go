@@ -111,6 +111,8 @@ type check struct {
 	needed map[string]struct{}
 	blobs  map[blob.ID]struct{} // those looked at
 
+	blobBytes int64 // of these
+
 	view   *base.View // nil if the base cannot be read
 	pinned []*base.View
 	tail   []*txlog.Transaction

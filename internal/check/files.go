@@ -194,15 +194,8 @@ func (c *check) allBlobs(ctx context.Context) error {
 	if c.view == nil {
 		return nil
 	}
-	for _, t := range c.tail {
-		for i := range t.Records {
-			if err := c.blob(ctx, c.view, t.Records[i].Blob, t.Records[i].Oid, t.Tid); err != nil {
-				return err
-			}
-		}
-	}
 	seen := make(map[segment.ID]struct{})
-	for _, v := range append([]*base.View{c.view}, c.pinned...) {
+	for n, v := range append([]*base.View{c.view}, c.pinned...) {
 		for i := range v.Segments {
 			id := v.Segments[i].ID
 			if _, again := seen[id]; again {
@@ -221,6 +214,17 @@ func (c *check) allBlobs(ctx context.Context) error {
 				return err
 			}
 		}
+		if n == 0 && c.report.Damage.Count == 0 && c.blobBytes != v.BlobBytes {
+			c.report.Warnings.add(baseName(v), fmt.Sprintf("it says that blobs have %d bytes, they have %d", v.BlobBytes, c.blobBytes),
+				"only the size that is shown is wrong")
+		}
+	}
+	for _, t := range c.tail {
+		for i := range t.Records {
+			if err := c.blob(ctx, c.view, t.Records[i].Blob, t.Records[i].Oid, t.Tid); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -234,6 +238,7 @@ func (c *check) blob(ctx context.Context, v *base.View, ref *blob.Ref, oid zodb.
 		return nil
 	}
 	c.blobs[ref.ID] = struct{}{}
+	c.blobBytes += ref.Size
 	name := ref.ID.Name()
 	c.needed[name] = struct{}{}
 	cost := fmt.Sprintf("the blob of object %s, revision %s (%s) cannot be read", oid, tid, when(tid))

@@ -89,7 +89,7 @@ func (lo *logObserver) Settled(o *txlog.Object, end txlog.Position) {
 
 	e.state.Lock()
 	e.state.oidMark = max(e.state.oidMark, o.OidMark) // a seal has none
-	e.state.tails[len(e.state.tails)-1].bytes += o.Size
+	e.state.tails[len(e.state.tails)-1].extend(o.Size, end)
 	for i, entry := range o.Entries {
 		switch {
 		case entry.Txn != nil:
@@ -99,9 +99,7 @@ func (lo *logObserver) Settled(o *txlog.Object, end txlog.Position) {
 		}
 	}
 	t := e.state.tails[len(e.state.tails)-1]
-	t.end = end
-	t.objects++
-	if t.objects >= e.opts.FlushObjects || t.bytes >= int64(e.opts.FlushBytes) {
+	if len(t.log) >= e.opts.FlushObjects || t.bytes() >= int64(e.opts.FlushBytes) {
 		e.janitor.pokeFlush()
 	}
 	e.announceLocked()
@@ -193,7 +191,7 @@ func (e *Engine) adoptLocked(c *txlog.BaseChange) {
 		case t.end.Slot <= v.Position.Slot && !last:
 			e.state.tails[i] = nil
 		case n > 0:
-			e.state.tails[i] = t.after(v.Position.LastTid)
+			e.state.tails[i] = t.after(v.Position)
 		}
 	}
 	e.state.tails = slices.DeleteFunc(e.state.tails, func(t *tail) bool { return t == nil })

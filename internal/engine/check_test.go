@@ -161,3 +161,28 @@ func TestCheckFindsEveryObjectThatIsMissing(t *testing.T) {
 		}
 	})
 }
+
+func TestCheckComparesTheBytesOfBlobsWithTheirNumberInTheBase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := lived(t)
+		e := openEngine(t, b)
+		let, err := e.hold(t.Context())
+		if err == nil {
+			err = e.flushHeld(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrong := e.successor()
+		wrong.BlobBytes++
+		_, err = e.adopt(t.Context(), wrong, txlog.BaseMerge, nil, nil)
+		let()
+		if err != nil {
+			t.Fatal(err)
+		}
+		closeEngine(t, e)
+		if r := fullCheck(t, b); !reports(r.Warnings, base.Name(wrong.ID)) || r.Damage.Count > 0 {
+			t.Errorf("%+v", r)
+		}
+	})
+}

@@ -207,6 +207,9 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 	if err := e.ReadOnly(); err != nil {
 		return ballot, err
 	}
+	if err := e.waitForRoom(ctx); err != nil {
+		return ballot, err
+	}
 	for _, u := range t.blobs {
 		if err := u.finished(ctx); err != nil {
 			return ballot, err

@@ -109,6 +109,11 @@ type Options struct {
 	// Defaults 16 MiB, 1024.
 	FlushBytes, FlushObjects int
 
+	// MaxUnflushed is how many bytes of the log that are not in segments yet may be
+	// in memory before votes wait, and then fail. Default 256 MiB, or 16 times
+	// FlushBytes.
+	MaxUnflushed int
+
 	// SweepAfter is how long after the opening the first sweep comes. Default 10
 	// minutes.
 	SweepAfter time.Duration
@@ -146,6 +151,7 @@ type Engine struct {
 	packing chan struct{} // held by the pack, merge or restore that is under way
 	janitor *janitor
 
+	noRoom    atomic.Bool   // votes were refused because the tail is too large
 	finishing chan struct{} // held by blobs that wait for the bucket
 
 	changing chan struct{} // held by the one change of the base that is under way
@@ -249,6 +255,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.FlushObjects == 0 {
 		o.FlushObjects = 1024
+	}
+	if o.MaxUnflushed == 0 {
+		o.MaxUnflushed = max(256<<20, 16*o.FlushBytes)
 	}
 	if o.SweepAfter == 0 {
 		o.SweepAfter = 10 * time.Minute
@@ -363,7 +372,7 @@ func (e *Engine) infoLocked() zodb.Info {
 	info := zodb.Info{Name: e.bucket.Properties().Location, Objects: e.state.view.Live, Size: e.state.viewBytes}
 	for _, t := range e.state.tails {
 		info.Objects += t.live
-		info.Size += t.bytes + t.blobBytes
+		info.Size += t.bytes() + t.blobBytes
 	}
 	return info
 }

@@ -100,6 +100,9 @@ func (e *Engine) flushHeld(ctx context.Context) error {
 		b.Tables = append(b.Tables, table)
 	}
 	_, err := e.adopt(ctx, b, txlog.BaseFlush, nil, nil)
+	if err == nil {
+		e.roomMade()
+	}
 	return err
 }
 
@@ -110,7 +113,7 @@ func (e *Engine) freeze() []*tail {
 	defer e.state.Unlock()
 	n := len(e.state.tails)
 	last := e.state.tails[n-1]
-	if n == 1 && (len(last.txns) > 0 || last.objects >= e.opts.FlushObjects) {
+	if n == 1 && (len(last.txns) > 0 || len(last.log) >= e.opts.FlushObjects) {
 		e.state.tails = append(slices.Clone(e.state.tails), newTail(last.end))
 		n++
 	}

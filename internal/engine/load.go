@@ -93,7 +93,7 @@ func (e *Engine) NextObject(ctx context.Context, oid zodb.Oid) (o zodb.Object, o
 // nextObject finds the current revision of the first object at or after oid that
 // exists.
 func (e *Engine) nextObject(ctx context.Context, oid zodb.Oid) (r revision, ok bool, err error) {
-	for ; ; oid = r.oid + 1 {
+	for {
 		ok = false
 		e.state.Lock() // Memory.Next may sort
 		for _, t := range e.state.tails {
@@ -104,6 +104,9 @@ func (e *Engine) nextObject(ctx context.Context, oid zodb.Oid) (r revision, ok b
 		v := e.state.view
 		e.state.Unlock()
 		entry, there, err := v.Next(ctx, oid)
+		if err != nil && e.outdated(v) {
+			continue
+		}
 		if err != nil {
 			if err := e.unlessOutdated(ctx, err, v); err != nil {
 				return r, false, err
@@ -117,6 +120,7 @@ func (e *Engine) nextObject(ctx context.Context, oid zodb.Oid) (r revision, ok b
 		if !ok || !r.deleted {
 			return r, ok, nil
 		}
+		oid = r.oid + 1
 	}
 }
 

@@ -168,8 +168,8 @@ func (e *Engine) Survey() Survey {
 		for _, txn := range t.txns {
 			s.Revisions += int64(len(txn.Records))
 		}
-		s.LogObjects += t.objects
-		s.LogBytes += t.bytes
+		s.LogObjects += len(t.log)
+		s.LogBytes += t.bytes()
 		s.End = t.end
 	}
 	return s

@@ -58,10 +58,12 @@ func (e *Engine) clean(ctx context.Context) {
 // not before the next change), and whether a sweep would find something.
 func (e *Engine) expire(ctx context.Context) (next time.Time, sweep bool, err error) {
 	var old []*retired
+	leads := e.leads() == nil
 	e.state.Lock()
 	for len(e.state.retired) > 0 && !time.Now().Before(e.state.retired[0].until) {
-		// Who opens the database may have to begin with it.
-		if e.state.retired[0].view.Number >= e.state.checkpointed {
+		// Who opens the database may have to begin with it. What another leads is not
+		// deleted here, and need not be remembered.
+		if leads && e.state.retired[0].view.Number >= e.state.checkpointed {
 			break
 		}
 		old = append(old, e.state.retired[0])

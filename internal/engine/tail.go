@@ -16,10 +16,11 @@ type tail struct {
 	txns  []*txlog.Transaction
 	end   txlog.Position // behind the newest log object in it
 
-	objects   int   // log objects
-	bytes     int64 // of these and of payload objects
-	blobBytes int64
-	live      int64 // how many more objects exist than before
+	log          []int64 // bytes of each of its log objects, the newest last
+	logBytes     int64   // of all these: about what it takes up in memory
+	payloadBytes int64
+	blobBytes    int64
+	live         int64 // how many more objects exist than before
 }
 
 // inTail says which record of the log a revision is.
@@ -30,6 +31,16 @@ type inTail struct {
 
 func newTail(end txlog.Position) *tail {
 	return &tail{index: index.NewMemory[inTail](), end: end}
+}
+
+// bytes returns how many the log objects and their payload objects have.
+func (t *tail) bytes() int64 { return t.logBytes + t.payloadBytes }
+
+// extend takes note of a log object of that many bytes, and where it ends.
+func (t *tail) extend(size int64, end txlog.Position) {
+	t.log = append(t.log, size)
+	t.logBytes += size
+	t.end = end
 }
 
 // add takes in a transaction.
@@ -46,7 +57,7 @@ func (t *tail) add(txn *txlog.Transaction) {
 			t.live--
 		}
 		if rec.Kind == txlog.RecordPayload {
-			t.bytes += int64(rec.Span.Size)
+			t.payloadBytes += int64(rec.Span.Size)
 		}
 		if rec.Blob != nil && rec.Kind != txlog.RecordShared {
 			t.blobBytes += rec.Blob.Size
@@ -54,14 +65,18 @@ func (t *tail) add(txn *txlog.Transaction) {
 	}
 }
 
-// after returns what of the tail comes after a transaction.
-func (t *tail) after(tid zodb.Tid) *tail {
+// after returns what of the tail comes after a position, which lies in it or before.
+func (t *tail) after(p txlog.Position) *tail {
 	rest := newTail(t.end)
-	i, _ := slices.BinarySearchFunc(t.txns, tid+1, byTid)
+	i, _ := slices.BinarySearchFunc(t.txns, p.LastTid+1, byTid)
 	for _, txn := range t.txns[i:] {
 		rest.add(txn)
 	}
-	rest.objects, rest.bytes = t.objects, t.bytes
+	// The slots of log objects follow one another.
+	behind := t.end.Slot - min(p.Slot, t.end.Slot)
+	for _, size := range t.log[len(t.log)-int(min(behind, txlog.Slot(len(t.log)))):] {
+		rest.extend(size, t.end)
+	}
 	return rest
 }
 

@@ -218,3 +218,18 @@ def test_damage_is_an_error_and_can_be_skipped(tmp_path, new_bucket, source):
     refused = _import(tmp_path, bucket, check=False)
     assert refused.returncode != 0 and str(at) in refused.stderr
     assert "skipped" in _import(tmp_path, bucket, "--skip-damaged").stderr
+
+
+def test_a_missing_blob_is_an_error_and_can_be_skipped(tmp_path, new_bucket, source):
+    db = source()
+    _commit(db, lambda root: _put_blob(root, "blob", b"first"))
+    _commit(db, lambda root: _put_blob(root, "blob", b"second"))
+    db.close()
+    missing = sorted((tmp_path / "blobs").rglob("*.blob"))[0]
+    missing.unlink()
+    bucket = new_bucket()
+    refused = _import(tmp_path, bucket, check=False)
+    assert refused.returncode != 0 and str(missing) in refused.stderr
+    assert "WARNING: 1 records are of blobs" in _import(tmp_path, bucket, "--skip-damaged").stderr
+    _export(tmp_path, bucket)
+    assert _blobs(tmp_path / "blobs") == _blobs(tmp_path / "out-blobs")
