@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"s3storage/internal/bucket"
@@ -71,7 +72,7 @@ type Options struct {
 }
 
 // Open returns the lease at a location: "bucket", an object in the bucket of
-// the database; or "none", which every node holds that wants to, for a server
+// the database; postgres://user:password@host:port/database; or "none", which every node holds that wants to, for a server
 // that is alone.
 func Open(_ context.Context, location string, o Options) (Lease, error) {
 	if o.Timeout == 0 {
@@ -86,6 +87,9 @@ func Open(_ context.Context, location string, o Options) (Lease, error) {
 	case "none":
 		return &alone{options: o}, nil
 	}
+	if strings.HasPrefix(location, "postgres://") || strings.HasPrefix(location, "postgresql://") {
+		return newInPostgres(location, o)
+	}
 	// The location may hold a password, so it is not repeated.
-	return nil, fmt.Errorf("open the lease: %w; use bucket or none", ErrLocation)
+	return nil, fmt.Errorf("open the lease: %w; use bucket, postgres://... or none", ErrLocation)
 }
