@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"sync"
 	"time"
 
 	"s3storage/internal/bucket"
@@ -30,39 +29,24 @@ import (
 // what the other wrote.
 type inBucket struct {
 	Options
-
-	stop func()        // ends keep; nil: it was not started
-	done chan struct{} // closed when keep has ended
-
-	mu struct {
-		sync.Mutex
-		held *record // nil: not held
-	}
+	candidacy
+	held *record // nil: not held
 }
 
-func newInBucket(o Options) *inBucket { return &inBucket{Options: o} }
-
-func (l *inBucket) look() time.Duration   { return l.Timeout * 3 / 5 } // between two reads of a holder
-func (l *inBucket) poll() time.Duration   { return l.Timeout / 10 }    // between two reads of a candidate
-func (l *inBucket) settle() time.Duration { return l.Timeout / 20 }    // from a write until it is looked at
+func newInBucket(o Options) *keeper {
+	poll := o.Timeout / 10
+	return &keeper{
+		Options: o,
+		granter: &inBucket{Options: o},
+		// Not quite the same time for all, so that candidates part.
+		poll: func() time.Duration { return poll/2 + mathrand.N(poll) },
+		look: o.Timeout * 3 / 5,
+	}
+}
 
 func (l *inBucket) String() string {
 	return fmt.Sprintf("object %s in %s", ObjectName, l.Bucket.Properties().Location)
 }
-
-func (l *inBucket) set(r *record) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mu.held = r
-}
-
-func (l *inBucket) held() *record {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mu.held
-}
-
-func (l *inBucket) Held() bool { return l.held() != nil }
 
 // read returns what stands; where there is nothing that can be used, a record
 // of a free lease.
@@ -86,7 +70,7 @@ func (l *inBucket) write(ctx context.Context, r *record) error {
 	return l.Bucket.Put(ctx, ObjectName, r.encode())
 }
 
-func (l *inBucket) Holder(ctx context.Context) (Holder, error) {
+func (l *inBucket) holder(ctx context.Context) (Holder, error) {
 	r, err := l.read(ctx)
 	if err != nil || r.Term == [16]byte{} {
 		return Holder{}, err
@@ -99,8 +83,7 @@ func nonce() (n [16]byte) {
 	return n
 }
 
-// hopeless tells of errors that waiting does not mend.
-func hopeless(err error) bool {
+func (l *inBucket) hopeless(err error) bool {
 	return errors.Is(err, bucket.ErrDenied) || errors.Is(err, bucket.ErrNoBucket) || errors.Is(err, zodb.ErrNewerFormat)
 }
 
@@ -111,43 +94,13 @@ type candidacy struct {
 	again time.Time // no challenge before this time
 }
 
-// Acquire implements Lease.
-func (l *inBucket) Acquire(ctx context.Context) error {
-	if l.Held() {
-		return nil
-	}
-	l.end()
-	var c candidacy
-	for down := false; ; {
-		round, cancel := context.WithTimeout(ctx, l.Timeout)
-		mine, err := l.try(round, &c)
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return fmt.Errorf("wait for the lease, %s: %w", l, ctx.Err())
-		case hopeless(err):
-			return fmt.Errorf("acquire the lease, %s: %w", l, err)
-		case err != nil && !down:
-			l.Logger.Warn("cannot reach the lease; nobody new leads until that works again", "lease", l.String(), "err", err)
-		case mine != nil:
-			l.set(mine)
-			l.start()
-			return nil
-		}
-		down = err != nil
-		// Not quite the same time for all, so that candidates part.
-		pause(ctx, l.poll()/2+mathrand.N(l.poll()))
-	}
-}
-
-// try looks once, and does what is to be done. It returns the record of this
-// node as the holder if that stands.
-func (l *inBucket) try(ctx context.Context, c *candidacy) (*record, error) {
+// take looks once, and does what is to be done.
+func (l *inBucket) take(ctx context.Context) (got bool, err error) {
 	r, err := l.read(ctx)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	now := time.Now()
+	now, c := time.Now(), &l.candidacy
 	if !same(r, &c.seen) {
 		if r.Term == c.seen.Term && c.seen.Challenge != [16]byte{} && r.Challenge == [16]byte{} {
 			c.again = now.Add(l.Timeout + mathrand.N(l.Timeout)) // the holder lives
@@ -158,122 +111,56 @@ func (l *inBucket) try(ctx context.Context, c *candidacy) (*record, error) {
 	mine := l.is(r.Challenger)
 	switch {
 	case free, mine && r.Challenge != [16]byte{} && now.Sub(c.since) >= l.Timeout:
-		return l.take(ctx)
+		return l.claim(ctx)
 	case r.Challenge == [16]byte{} && now.Before(c.again):
-		return nil, nil
+		return false, nil
 	case r.Challenge != [16]byte{} && (mine || now.Sub(c.since) < 2*l.Timeout):
-		return nil, nil // wait for the answer; another challenger may be dead, too
+		return false, nil // wait for the answer; another challenger may be dead, too
 	}
 	r.Challenge = nonce()
 	r.Challenger = Holder{Node: l.Node, Address: l.Address}
-	return nil, l.write(ctx, r)
+	return false, l.write(ctx, r)
 }
 
 func same(a, b *record) bool { return a.Term == b.Term && a.Challenge == b.Challenge }
 
 func (l *inBucket) is(h Holder) bool { return h.Node == l.Node && h.Address == l.Address }
 
-// take writes this node as the holder, and returns that if it stands.
-func (l *inBucket) take(ctx context.Context) (*record, error) {
+// claim writes this node as the holder, and looks whether that stands.
+func (l *inBucket) claim(ctx context.Context) (got bool, err error) {
 	r := &record{Database: l.Database, Term: nonce(), Holder: Holder{l.Node, l.Address, time.Now()}}
 	if err := l.write(ctx, r); err != nil {
-		return nil, err
+		return false, err
 	}
-	pause(ctx, l.settle())
+	pause(ctx, l.Timeout/20)
 	stands, err := l.read(ctx)
 	if err != nil || stands.Term != r.Term {
-		return nil, err
+		return false, err
 	}
-	return r, nil
+	l.held = r
+	return true, nil
 }
 
-func (l *inBucket) start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	l.stop, l.done = cancel, done
-	go func() {
-		defer close(done)
-		l.keep(ctx)
-	}()
-}
-
-// end ends the background work and waits for it.
-func (l *inBucket) end() {
-	if l.stop != nil {
-		l.stop()
-		<-l.done
-		l.stop = nil
-	}
-}
-
-// keep answers challenges until another node holds the lease.
-func (l *inBucket) keep(ctx context.Context) {
-	for down := false; ; {
-		pause(ctx, l.look())
-		if ctx.Err() != nil {
-			return
-		}
-		// An answer must not come later than a challenger waits.
-		round, cancel := context.WithTimeout(ctx, l.Timeout-l.look())
-		lost, err := l.answer(round)
-		cancel()
-		if lost {
-			l.Logger.Warn("another node has taken the lease", "lease", l.String())
-			l.set(nil)
-			return
-		}
-		if err != nil && !down && ctx.Err() == nil {
-			l.Logger.Warn("cannot reach the lease; this node leads on", "lease", l.String(), "err", err)
-		}
-		down = err != nil
-	}
-}
-
-func (l *inBucket) answer(ctx context.Context) (lost bool, err error) {
-	held := l.held()
+// renew answers a challenge.
+func (l *inBucket) renew(ctx context.Context) (lost bool, err error) {
 	r, err := l.read(ctx)
 	switch {
 	case err != nil:
 		return false, err
-	case r.Term != held.Term && r.Term != [16]byte{}:
+	case r.Term != l.held.Term && r.Term != [16]byte{}:
 		return true, nil
-	case !same(r, held): // challenged, deleted or damaged
-		return false, l.write(ctx, held)
+	case !same(r, l.held): // challenged, deleted or damaged
+		return false, l.write(ctx, l.held)
 	}
 	return false, nil
 }
 
-// Release implements Lease.
-func (l *inBucket) Release(ctx context.Context) error {
-	l.end()
-	held := l.held()
-	if held == nil {
-		return nil
-	}
-	l.set(nil)
+func (l *inBucket) free(ctx context.Context) error {
 	r, err := l.read(ctx)
-	if err == nil && r.Term == held.Term {
-		err = l.write(ctx, &record{Database: l.Database, Holder: Holder{Since: time.Now()}})
+	if err != nil || r.Term != l.held.Term {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("release the lease, %s: %w", l, err)
-	}
-	return nil
+	return l.write(ctx, &record{Database: l.Database, Holder: Holder{Since: time.Now()}})
 }
 
-// Close implements Lease.
-func (l *inBucket) Close() error {
-	l.end()
-	l.set(nil)
-	return nil
-}
-
-// pause waits, or until ctx is done.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
+func (l *inBucket) drop() { l.candidacy, l.held = candidacy{}, nil }

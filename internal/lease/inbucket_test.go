@@ -15,7 +15,7 @@ import (
 )
 
 // open returns a lease of a node in the bucket, closed at the end of the test.
-func open(t *testing.T, b bucket.Bucket, node string) *inBucket {
+func open(t *testing.T, b bucket.Bucket, node string) *keeper {
 	t.Helper()
 	l, err := Open(t.Context(), "bucket", Options{Database: [16]byte{1}, Node: node, Address: node + ":9999",
 		Bucket: b, Logger: slog.New(slog.DiscardHandler)})
@@ -23,7 +23,7 @@ func open(t *testing.T, b bucket.Bucket, node string) *inBucket {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return l.(*inBucket)
+	return l.(*keeper)
 }
 
 func acquire(t *testing.T, l Lease) {
@@ -108,7 +108,7 @@ func TestOfManyCandidatesOneHoldsTheLease(t *testing.T) {
 		dead := open(t, b, "dead")
 		acquire(t, dead)
 		dead.end()
-		var all []*inBucket
+		var all []*keeper
 		got := make(chan error)
 		for i := range 5 {
 			l := open(t, b, fmt.Sprint(i))
@@ -120,7 +120,7 @@ func TestOfManyCandidatesOneHoldsTheLease(t *testing.T) {
 				t.Fatal(err)
 			}
 			time.Sleep(20 * time.Second)
-			var holders []*inBucket
+			var holders []*keeper
 			for _, l := range all {
 				if l.Held() {
 					holders = append(holders, l)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,20 +30,13 @@ type inPostgres struct {
 	config *pgx.ConnConfig
 	key    int64
 
-	conn *pgx.Conn // nil: there is none. Belongs to Acquire, then to keep
-	stop func()    // ends keep; nil: it was not started
-	done chan struct{}
-
-	mu struct {
-		sync.Mutex
-		held bool
-	}
+	conn *pgx.Conn // nil: there is none
 }
 
 // applicationName is what PostgreSQL cuts names off at.
 const applicationName = 63
 
-func newInPostgres(location string, o Options) (*inPostgres, error) {
+func newInPostgres(location string, o Options) (*keeper, error) {
 	config, err := pgx.ParseConfig(location)
 	if err != nil {
 		// pgx leaves the password out of its errors, though not of all; so
@@ -63,23 +55,16 @@ func newInPostgres(location string, o Options) (*inPostgres, error) {
 	} {
 		config.RuntimeParams[name] = value
 	}
-	return &inPostgres{Options: o, config: config, key: int64(binary.BigEndian.Uint64(o.Database[:]))}, nil
+	return &keeper{
+		Options: o,
+		granter: &inPostgres{Options: o, config: config, key: int64(binary.BigEndian.Uint64(o.Database[:]))},
+		poll:    func() time.Duration { return o.Timeout / 10 },
+		look:    o.Timeout / 3,
+	}, nil
 }
 
 func (l *inPostgres) String() string {
 	return fmt.Sprintf("advisory lock in the PostgreSQL database %s at %s:%d", l.config.Database, l.config.Host, l.config.Port)
-}
-
-func (l *inPostgres) set(held bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mu.held = held
-}
-
-func (l *inPostgres) Held() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.mu.held
 }
 
 // drop ends the session, and with it the lock.
@@ -92,11 +77,9 @@ func (l *inPostgres) drop() {
 	}
 }
 
-// try asks for the lock once, in a new session if there is none. One that
-// fails is dropped.
-func (l *inPostgres) try(ctx context.Context) (got bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, l.Timeout)
-	defer cancel()
+// take asks for the lock in a new session if there is none. One that fails is
+// dropped.
+func (l *inPostgres) take(ctx context.Context) (got bool, err error) {
 	if l.conn == nil {
 		if l.conn, err = pgx.ConnectConfig(ctx, l.config); err != nil {
 			return false, err
@@ -108,112 +91,33 @@ func (l *inPostgres) try(ctx context.Context) (got bool, err error) {
 	return got, err
 }
 
-// unmendable tells of answers of the server that waiting does not mend: wrong
-// user, password or database (classes 28, 3D), or no right (42), and settings
-// that it does not know.
-func unmendable(err error) bool {
+// hopeless errors are of the classes 28 and 3D, wrong user, password or
+// database, and 42, no right, and settings that the server does not know.
+func (l *inPostgres) hopeless(err error) bool {
 	var answer *pgconn.PgError
 	return errors.As(err, &answer) && (strings.HasPrefix(answer.Code, "28") ||
 		strings.HasPrefix(answer.Code, "3D") || strings.HasPrefix(answer.Code, "42"))
 }
 
-// Acquire implements Lease.
-func (l *inPostgres) Acquire(ctx context.Context) error {
-	if l.Held() {
-		return nil
-	}
-	l.end()
-	for down := false; ; {
-		got, err := l.try(ctx)
-		switch {
-		case ctx.Err() != nil:
-			l.drop()
-			return fmt.Errorf("wait for the lease, %s: %w", l, ctx.Err())
-		case unmendable(err):
-			return fmt.Errorf("acquire the lease, %s: %w", l, err)
-		case err != nil && !down:
-			l.Logger.Warn("cannot reach the lease; nobody new leads until that works again", "lease", l.String(), "err", err)
-		case got:
-			l.set(true)
-			l.start()
-			return nil
-		}
-		down = err != nil
-		pause(ctx, l.Timeout/10)
-	}
-}
-
-func (l *inPostgres) start() {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	l.stop, l.done = cancel, done
-	go func() {
-		defer close(done)
-		l.keep(ctx)
-	}()
-}
-
-// end ends the background work and waits for it.
-func (l *inPostgres) end() {
-	if l.stop != nil {
-		l.stop()
-		<-l.done
-		l.stop = nil
-	}
-	l.drop()
-}
-
-// keep shows the server that this node lives, and takes the lock again when it
-// was lost with the session, until another node has it.
-func (l *inPostgres) keep(ctx context.Context) {
-	for down := false; ; {
-		pause(ctx, l.Timeout/3)
-		if ctx.Err() != nil {
-			return
-		}
-		lost, err := l.renew(ctx)
-		if lost {
-			l.Logger.Warn("another node has taken the lease", "lease", l.String())
-			l.set(false)
-			return
-		}
-		if err != nil && !down && ctx.Err() == nil {
-			l.Logger.Warn("cannot reach the lease; this node leads on", "lease", l.String(), "err", err)
-		}
-		down = err != nil
-	}
-}
-
 func (l *inPostgres) renew(ctx context.Context) (lost bool, err error) {
 	if l.conn != nil {
-		round, cancel := context.WithTimeout(ctx, l.Timeout)
-		defer cancel()
-		if err = l.conn.Ping(round); err == nil || ctx.Err() != nil {
+		if err = l.conn.Ping(ctx); err == nil || ctx.Err() != nil {
 			return false, err
 		}
 		l.drop()
 	}
-	got, err := l.try(ctx)
+	got, err := l.take(ctx)
 	return err == nil && !got, err
 }
 
-// Release implements Lease.
-func (l *inPostgres) Release(context.Context) error {
-	return l.Close()
-}
+// free does nothing: the lock ends with the session.
+func (l *inPostgres) free(context.Context) error { return nil }
 
-// Close implements Lease. The lock ends with the session.
-func (l *inPostgres) Close() error {
-	l.end()
-	l.set(false)
-	return nil
-}
-
-// Holder implements Lease. It reads the names of sessions that have the lock.
-func (l *inPostgres) Holder(ctx context.Context) (h Holder, err error) {
+// holder reads the name of the session that has the lock.
+func (l *inPostgres) holder(ctx context.Context) (h Holder, err error) {
 	conn, err := pgx.ConnectConfig(ctx, l.config)
 	if err != nil {
-		return h, fmt.Errorf("who holds the lease, %s: %w", l, err)
+		return h, err
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	var name string
@@ -226,7 +130,7 @@ func (l *inPostgres) Holder(ctx context.Context) (h Holder, err error) {
 		return Holder{}, nil
 	}
 	if err != nil {
-		return Holder{}, fmt.Errorf("who holds the lease, %s: %w", l, err)
+		return Holder{}, err
 	}
 	h.Node, h.Address, _ = strings.Cut(name, " ")
 	return h, nil

@@ -108,7 +108,7 @@ func (p *postgres) stop() {
 	}
 }
 
-func (p *postgres) open(t *testing.T, node string) *inPostgres {
+func (p *postgres) open(t *testing.T, node string) *keeper {
 	t.Helper()
 	l, err := Open(t.Context(), p.location(), Options{Database: [16]byte{0xff, 1, 2, 3, 0xfe}, Node: node, Address: node + ":9999",
 		Logger: slog.New(slog.DiscardHandler), Timeout: time.Second})
@@ -116,7 +116,7 @@ func (p *postgres) open(t *testing.T, node string) *inPostgres {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return l.(*inPostgres)
+	return l.(*keeper)
 }
 
 // waiting checks that the lease is not acquired for two timeouts.
