@@ -124,8 +124,6 @@ func (l *inBucket) take(ctx context.Context) (got bool, err error) {
 
 func same(a, b *record) bool { return a.Term == b.Term && a.Challenge == b.Challenge }
 
-func (l *inBucket) is(h Holder) bool { return h.Node == l.Node && h.Address == l.Address }
-
 // claim writes this node as the holder, and looks whether that stands.
 func (l *inBucket) claim(ctx context.Context) (got bool, err error) {
 	r := &record{Database: l.Database, Term: nonce(), Holder: Holder{l.Node, l.Address, time.Now()}}

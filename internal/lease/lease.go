@@ -71,9 +71,13 @@ type Options struct {
 	Timeout  time.Duration // until a silent holder has lost the lease; 0: DefaultTimeout
 }
 
+// is tells whether h is this node.
+func (o *Options) is(h Holder) bool { return h.Node == o.Node && h.Address == o.Address }
+
 // Open returns the lease at a location: "bucket", an object in the bucket of
-// the database; postgres://user:password@host:port/database; or "none", which every node holds that wants to, for a server
-// that is alone.
+// the database; postgres://user:password@host:port/database;
+// memcached://host:port,host:port; or "none", which every node holds that wants
+// to, for a server that is alone.
 func Open(_ context.Context, location string, o Options) (Lease, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
@@ -90,6 +94,9 @@ func Open(_ context.Context, location string, o Options) (Lease, error) {
 	if strings.HasPrefix(location, "postgres://") || strings.HasPrefix(location, "postgresql://") {
 		return newInPostgres(location, o)
 	}
+	if strings.HasPrefix(location, memcachedScheme) {
+		return newInMemcached(location, o)
+	}
 	// The location may hold a password, so it is not repeated.
-	return nil, fmt.Errorf("open the lease: %w; use bucket, postgres://... or none", ErrLocation)
+	return nil, fmt.Errorf("open the lease: %w; use bucket, postgres://..., memcached://... or none", ErrLocation)
 }
