@@ -11,12 +11,11 @@ import (
 
 // A system is one that grants leases, for the tests of what a Lease promises.
 type system struct {
-	open  func(t *testing.T, o Options) Lease
-	down  func(t *testing.T) // nobody can reach it
-	up    func(t *testing.T) // it is back, perhaps without what it knew
-	lose  func(t *testing.T) // it forgets all leases
-	life  time.Duration      // until a silent holder has lost the lease, at most
-	apart bool               // it knows databases apart
+	open func(t *testing.T, o Options) Lease
+	down func(t *testing.T) // nobody can reach it
+	up   func(t *testing.T) // it is back, perhaps without what it knew
+	lose func(t *testing.T) // it forgets all leases
+	life time.Duration      // until a silent holder has lost the lease, at most
 }
 
 // timeout of the leases under test. What runs in real time has to live with a
@@ -96,8 +95,13 @@ var promises = []promise{
 	{"while the system is down the holder keeps it and nobody takes it", systemDown},
 	{"what the system forgot the holder takes again", forgotten},
 	{"what the system forgot a candidate takes if it comes first", forgottenAndTaken},
-	{"databases are apart", databasesApart},
 }
+
+// What not all systems can do.
+var (
+	knowsDatabases = promise{"databases are apart", databasesApart}
+	knowsNodes     = promise{"a node that is started again takes its own", ownTaken}
+)
 
 func oneOfMany(t *testing.T, s *system) {
 	var all []*keeper
@@ -223,9 +227,6 @@ func forgottenAndTaken(t *testing.T, s *system) {
 }
 
 func databasesApart(t *testing.T, s *system) {
-	if !s.apart {
-		t.Skip("it holds the lease of one database only")
-	}
 	one, two := s.node(t, "one"), s.with(t, Options{Database: [16]byte{9}, Node: "two", Timeout: timeout})
 	acquire(t, one)
 	acquire(t, two)
@@ -234,7 +235,6 @@ func databasesApart(t *testing.T, s *system) {
 	}
 }
 
-// ownTaken tests what not all systems can do.
 func ownTaken(t *testing.T, s *system) {
 	o := Options{Database: [16]byte{8}, Timeout: 5 * time.Minute, Node: "one"}
 	before := s.with(t, o)
@@ -243,9 +243,10 @@ func ownTaken(t *testing.T, s *system) {
 	acquire(t, s.with(t, o))
 }
 
-// conform tests all promises on a system that is shared, in real time.
-func conform(t *testing.T, s *system) {
-	for _, p := range promises {
+// conform tests all promises, and those that this system makes besides, in real
+// time.
+func conform(t *testing.T, s *system, besides ...promise) {
+	for _, p := range append(besides, promises...) {
 		t.Run(p.name, func(t *testing.T) { p.test(t, s) })
 	}
 }

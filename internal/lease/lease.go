@@ -76,9 +76,10 @@ func (o *Options) is(h Holder) bool { return h.Node == o.Node && h.Address == o.
 
 // Open returns the lease at a location: "bucket", an object in the bucket of
 // the database; postgres://user:password@host:port/database;
-// memcached://host:port,host:port; or "none", which every node holds that wants
+// memcached://host:port,host:port; sqs+https:// and the rest of the URL of a
+// FIFO queue in Amazon SQS; or "none", which every node holds that wants
 // to, for a server that is alone.
-func Open(_ context.Context, location string, o Options) (Lease, error) {
+func Open(ctx context.Context, location string, o Options) (Lease, error) {
 	if o.Timeout == 0 {
 		o.Timeout = DefaultTimeout
 	}
@@ -97,6 +98,9 @@ func Open(_ context.Context, location string, o Options) (Lease, error) {
 	if strings.HasPrefix(location, memcachedScheme) {
 		return newInMemcached(location, o)
 	}
+	if strings.HasPrefix(location, sqsScheme+"https://") || strings.HasPrefix(location, sqsScheme+"http://") {
+		return newInSQS(ctx, location, o)
+	}
 	// The location may hold a password, so it is not repeated.
-	return nil, fmt.Errorf("open the lease: %w; use bucket, postgres://..., memcached://... or none", ErrLocation)
+	return nil, fmt.Errorf("open the lease: %w; use bucket, postgres://..., memcached://..., sqs+https://... or none", ErrLocation)
 }

@@ -46,6 +46,6 @@ func TestALeaseInPostgres(t *testing.T) {
 			return l
 		},
 		down: s.stop, up: s.start, lose: s.restart,
-		life: timeout, apart: true,
-	})
+		life: timeout,
+	}, knowsDatabases)
 }

@@ -1,0 +1,165 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+)
+
+// TestMain sets what the AWS library reads from the environment, for tests that
+// run side by side.
+func TestMain(m *testing.M) {
+	for name, value := range map[string]string{"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+		"AWS_REGION": "eu-central-1", "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull} {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func TestALeaseInSQS(t *testing.T) {
+	t.Parallel()
+	python, err := filepath.Abs("../../.venv/bin/python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(python, "-c", "import moto.server").CombinedOutput(); err != nil {
+		t.Fatalf("no SQS server here, run make setup: %v\n%s", err, out)
+	}
+	s := newServer(t)
+	s.user = nil // who may not be allowed to read .venv
+	s.command = func() *exec.Cmd {
+		return s.program(python, "-m", "moto.server", "-H", "127.0.0.1", "-p", strconv.Itoa(s.port))
+	}
+	s.answers = func(ctx context.Context) error {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address()+"/moto-api/data.json", nil)
+		if err != nil {
+			return err
+		}
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return err
+		}
+		return answer.Body.Close()
+	}
+	s.start(t)
+
+	// It keeps its queues in memory, so it is not stopped but cut off.
+	var cut atomic.Bool
+	server := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: s.address()})
+	server.ErrorLog = log.New(io.Discard, "", 0)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if cut.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		server.ServeHTTP(w, r)
+	}))
+	t.Cleanup(proxy.Close)
+
+	var client *sqs.Client
+	queues := map[string]string{} // URLs by the name of the test
+	all := &system{
+		open: func(t *testing.T, o Options) Lease {
+			queue := queues[t.Name()]
+			if queue == "" {
+				queue = fmt.Sprintf("%s/123456789012/%d.fifo", proxy.URL, len(queues))
+			}
+			l, err := Open(t.Context(), "sqs+"+queue, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client = l.(*keeper).granter.(*inSQS).client
+			if queues[t.Name()] == "" {
+				queues[t.Name()] = queue
+				if _, err := client.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(path.Base(queue)),
+					Attributes: map[string]string{"FifoQueue": "true"}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return l
+		},
+		down: func(*testing.T) { cut.Store(true) },
+		up:   func(*testing.T) { cut.Store(false) },
+		lose: func(t *testing.T) {
+			if _, err := client.PurgeQueue(t.Context(), &sqs.PurgeQueueInput{QueueUrl: aws.String(queues[t.Name()])}); err != nil {
+				t.Fatal(err)
+			}
+		},
+		life: 2 * time.Second,
+	}
+	conform(t, all)
+
+	t.Run("a token is replaced before it is out for too long", func(t *testing.T) {
+		one, two := all.node(t, "one"), all.node(t, "two")
+		acquire(t, one)
+		one.end()
+		l := one.granter.(*inSQS)
+		before := l.handle
+		l.received = l.received.Add(-maxOut)
+		if lost, err := l.renew(t.Context()); lost || err != nil || l.handle == before {
+			t.Fatalf("lost %v, %v", lost, err)
+		}
+		if here, out, err := l.count(t.Context()); here != "0" || out != "1" || err != nil {
+			t.Errorf("%s tokens in the queue, %s out, %v", here, out, err)
+		}
+		one.start()
+		all.refused(t, two)
+	})
+	t.Run("surplus tokens are deleted", func(t *testing.T) {
+		one, two := all.node(t, "one"), all.node(t, "two")
+		for range 4 {
+			if err := one.granter.(*inSQS).send(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		acquire(t, one)
+		all.refused(t, two)
+		if here, out, err := one.granter.(*inSQS).count(t.Context()); here != "0" || out != "1" || err != nil {
+			t.Errorf("%s tokens in the queue, %s out, %v", here, out, err)
+		}
+	})
+	t.Run("a queue of another database is refused", func(t *testing.T) {
+		l := all.node(t, "one")
+		l.granter.(*inSQS).token = "something else"
+		if err := l.granter.(*inSQS).send(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := all.node(t, "two").Acquire(t.Context()); !errors.Is(err, errForeign) {
+			t.Errorf("Acquire: %v", err)
+		}
+	})
+	t.Run("a queue that is not there is told of", func(t *testing.T) {
+		l := all.node(t, "one")
+		l.granter.(*inSQS).queue += "x"
+		if err := l.Acquire(t.Context()); err == nil || t.Context().Err() != nil {
+			t.Errorf("Acquire: %v", err)
+		}
+	})
+}
+
+func TestWhatIsNoFIFOQueueIsNoLocation(t *testing.T) {
+	for _, location := range []string{"sqs+https://", "sqs+https://sqs.eu-central-1.amazonaws.com/1/name", "sqs+http://user@host/1/name.fifo"} {
+		if _, err := Open(t.Context(), location, Options{}); !errors.Is(err, ErrLocation) {
+			t.Errorf("%s: %v", location, err)
+		}
+	}
+}
