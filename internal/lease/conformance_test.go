@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,7 +24,13 @@ type system struct {
 const timeout = 1500 * time.Millisecond
 
 func (s *system) node(t *testing.T, node string) *keeper {
-	return s.with(t, Options{Database: [16]byte{0xff, 1, 2, 3, 0xfe}, Node: node, Timeout: timeout})
+	return s.with(t, Options{Database: databaseOf(t), Node: node, Timeout: timeout})
+}
+
+// databaseOf returns a database that no other test has.
+func databaseOf(t *testing.T) [16]byte {
+	sum := sha256.Sum256([]byte(t.Name()))
+	return [16]byte(sum[:16])
 }
 
 func (s *system) with(t *testing.T, o Options) *keeper {
@@ -83,25 +90,39 @@ func release(t *testing.T, l *keeper) {
 
 // A promise is one of those that a Lease makes, tested on a system.
 type promise struct {
-	name string
-	test func(t *testing.T, s *system)
+	name  string
+	test  func(t *testing.T, s *system)
+	alone bool // it disturbs other tests
 }
 
 var promises = []promise{
-	{"one of many candidates holds it", oneOfMany},
-	{"a live holder keeps it and is known", liveHolder},
-	{"release hands it over at once", handsOver},
-	{"a silent holder loses it and learns that", silentHolder},
-	{"while the system is down the holder keeps it and nobody takes it", systemDown},
-	{"what the system forgot the holder takes again", forgotten},
-	{"what the system forgot a candidate takes if it comes first", forgottenAndTaken},
+	{name: "one of many candidates holds it", test: oneOfMany},
+	{name: "a live holder keeps it and is known", test: liveHolder},
+	{name: "release hands it over at once", test: handsOver},
+	{name: "a silent holder loses it and learns that", test: silentHolder},
+	{name: "while the system is down the holder keeps it and nobody takes it", test: systemDown, alone: true},
+	{name: "what the system forgot the holder takes again", test: forgotten, alone: true},
+	{name: "what the system forgot a candidate takes if it comes first", test: forgottenAndTaken, alone: true},
 }
 
 // What not all systems can do.
 var (
-	knowsDatabases = promise{"databases are apart", databasesApart}
-	knowsNodes     = promise{"a node that is started again takes its own", ownTaken}
+	knowsDatabases = promise{name: "databases are apart", test: databasesApart}
+	knowsNodes     = promise{name: "a node that is started again takes its own", test: ownTaken}
 )
+
+// conform tests all promises, and those that this system makes besides, in real
+// time. Tests that are not alone run side by side when the caller has ended.
+func conform(t *testing.T, s *system, besides ...promise) {
+	for _, p := range append(besides, promises...) {
+		t.Run(p.name, func(t *testing.T) {
+			if !p.alone {
+				t.Parallel()
+			}
+			p.test(t, s)
+		})
+	}
+}
 
 func oneOfMany(t *testing.T, s *system) {
 	var all []*keeper
@@ -154,7 +175,7 @@ func liveHolder(t *testing.T, s *system) {
 }
 
 func handsOver(t *testing.T, s *system) {
-	o := Options{Database: [16]byte{7}, Timeout: 5 * time.Minute} // much longer than acquire waits
+	o := Options{Database: databaseOf(t), Timeout: 5 * time.Minute} // much longer than acquire waits
 	o.Node = "one"
 	one := s.with(t, o)
 	o.Node = "two"
@@ -236,17 +257,9 @@ func databasesApart(t *testing.T, s *system) {
 }
 
 func ownTaken(t *testing.T, s *system) {
-	o := Options{Database: [16]byte{8}, Timeout: 5 * time.Minute, Node: "one"}
+	o := Options{Database: databaseOf(t), Timeout: 5 * time.Minute, Node: "one"}
 	before := s.with(t, o)
 	acquire(t, before)
 	before.end()
 	acquire(t, s.with(t, o))
-}
-
-// conform tests all promises, and those that this system makes besides, in real
-// time.
-func conform(t *testing.T, s *system, besides ...promise) {
-	for _, p := range append(besides, promises...) {
-		t.Run(p.name, func(t *testing.T) { p.test(t, s) })
-	}
 }

@@ -40,19 +40,18 @@ func TestALeaseInMemcached(t *testing.T) {
 		},
 		life: 3 * time.Second,
 	}
-	conform(t, all, knowsDatabases, knowsNodes)
-	t.Run("restarted it has forgotten", func(t *testing.T) {
-		all.lose = s.restart
-		forgotten(t, all)
-	})
-	t.Run("what others wrote there is written over", func(t *testing.T) {
-		one := all.with(t, Options{Database: [16]byte{6}, Node: "one", Timeout: timeout})
-		if err := client.Set(&memcache.Item{Key: one.granter.(*inMemcached).key, Value: []byte("nonsense")}); err != nil {
-			t.Fatal(err)
-		}
-		acquire(t, one)
-		until(t, one, "one")
-	})
+	restarted := *all
+	restarted.lose = s.restart
+	conform(t, all, knowsDatabases, knowsNodes,
+		promise{name: "restarted it has forgotten", alone: true, test: func(t *testing.T, _ *system) { forgotten(t, &restarted) }},
+		promise{name: "what others wrote there is written over", test: func(t *testing.T, all *system) {
+			one := all.node(t, "one")
+			if err := client.Set(&memcache.Item{Key: one.granter.(*inMemcached).key, Value: []byte("nonsense")}); err != nil {
+				t.Fatal(err)
+			}
+			acquire(t, one)
+			until(t, one, "one")
+		}})
 }
 
 func TestNodesThatListMemcachedServersInAnyOrderChooseTheSame(t *testing.T) {

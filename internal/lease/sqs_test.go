@@ -75,85 +75,98 @@ func TestALeaseInSQS(t *testing.T) {
 	}))
 	t.Cleanup(proxy.Close)
 
-	var client *sqs.Client
-	queues := map[string]string{} // URLs by the name of the test
+	queue := func(t *testing.T) string {
+		database := databaseOf(t)
+		return fmt.Sprintf("%s/123456789012/%x.fifo", proxy.URL, database[:])
+	}
 	all := &system{
 		open: func(t *testing.T, o Options) Lease {
-			queue := queues[t.Name()]
-			if queue == "" {
-				queue = fmt.Sprintf("%s/123456789012/%d.fifo", proxy.URL, len(queues))
-			}
-			l, err := Open(t.Context(), "sqs+"+queue, o)
+			l, err := Open(t.Context(), "sqs+"+queue(t), o)
 			if err != nil {
 				t.Fatal(err)
 			}
-			client = l.(*keeper).granter.(*inSQS).client
-			if queues[t.Name()] == "" {
-				queues[t.Name()] = queue
-				if _, err := client.CreateQueue(t.Context(), &sqs.CreateQueueInput{QueueName: aws.String(path.Base(queue)),
-					Attributes: map[string]string{"FifoQueue": "true"}}); err != nil {
-					t.Fatal(err)
-				}
+			_, err = l.(*keeper).granter.(*inSQS).client.CreateQueue(t.Context(), &sqs.CreateQueueInput{
+				QueueName: aws.String(path.Base(queue(t))), Attributes: map[string]string{"FifoQueue": "true"}})
+			if err != nil {
+				t.Fatal(err)
 			}
 			return l
 		},
 		down: func(*testing.T) { cut.Store(true) },
 		up:   func(*testing.T) { cut.Store(false) },
 		lose: func(t *testing.T) {
-			if _, err := client.PurgeQueue(t.Context(), &sqs.PurgeQueueInput{QueueUrl: aws.String(queues[t.Name()])}); err != nil {
+			l, err := newInSQS(t.Context(), "sqs+"+queue(t), Options{Timeout: timeout})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.granter.(*inSQS).client.PurgeQueue(t.Context(), &sqs.PurgeQueueInput{QueueUrl: aws.String(queue(t))}); err != nil {
 				t.Fatal(err)
 			}
 		},
 		life: 2 * time.Second,
 	}
-	conform(t, all)
+	conform(t, all,
+		promise{name: "a token is replaced before it is out for too long", test: tokenReplaced},
+		promise{name: "surplus tokens are deleted", test: surplusDeleted},
+		promise{name: "a queue of another database is refused", test: foreignQueue},
+		promise{name: "a queue that is not there is told of", test: noQueue})
+}
 
-	t.Run("a token is replaced before it is out for too long", func(t *testing.T) {
-		one, two := all.node(t, "one"), all.node(t, "two")
-		acquire(t, one)
-		one.end()
-		l := one.granter.(*inSQS)
-		before := l.handle
-		l.received = l.received.Add(-maxOut)
-		if lost, err := l.renew(t.Context()); lost || err != nil || l.handle == before {
-			t.Fatalf("lost %v, %v", lost, err)
-		}
-		if here, out, err := l.count(t.Context()); here != "0" || out != "1" || err != nil {
-			t.Errorf("%s tokens in the queue, %s out, %v", here, out, err)
-		}
-		one.start()
-		all.refused(t, two)
-	})
-	t.Run("surplus tokens are deleted", func(t *testing.T) {
-		one, two := all.node(t, "one"), all.node(t, "two")
-		for range 4 {
-			if err := one.granter.(*inSQS).send(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		acquire(t, one)
-		all.refused(t, two)
-		if here, out, err := one.granter.(*inSQS).count(t.Context()); here != "0" || out != "1" || err != nil {
-			t.Errorf("%s tokens in the queue, %s out, %v", here, out, err)
-		}
-	})
-	t.Run("a queue of another database is refused", func(t *testing.T) {
-		l := all.node(t, "one")
-		l.granter.(*inSQS).token = "something else"
-		if err := l.granter.(*inSQS).send(t.Context()); err != nil {
+func tokenReplaced(t *testing.T, s *system) {
+	one, two := s.node(t, "one"), s.node(t, "two")
+	acquire(t, one)
+	one.end()
+	l := one.granter.(*inSQS)
+	before := l.handle
+	l.received = l.received.Add(-maxOut)
+	if lost, err := l.renew(t.Context()); lost || err != nil || l.handle == before {
+		t.Fatalf("lost %v, %v", lost, err)
+	}
+	one.start()
+	oneToken(t, l)
+	s.refused(t, two)
+}
+
+// oneToken checks that there is one token, and somebody has it.
+func oneToken(t *testing.T, l *inSQS) {
+	t.Helper()
+	if here, out, err := l.count(t.Context()); here != "0" || out != "1" || err != nil {
+		t.Errorf("%s tokens in the queue, %s out, %v", here, out, err)
+	}
+}
+
+func surplusDeleted(t *testing.T, s *system) {
+	one, two := s.node(t, "one"), s.node(t, "two")
+	for range 4 {
+		if err := one.granter.(*inSQS).send(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if err := all.node(t, "two").Acquire(t.Context()); !errors.Is(err, errForeign) {
-			t.Errorf("Acquire: %v", err)
-		}
-	})
-	t.Run("a queue that is not there is told of", func(t *testing.T) {
-		l := all.node(t, "one")
-		l.granter.(*inSQS).queue += "x"
-		if err := l.Acquire(t.Context()); err == nil || t.Context().Err() != nil {
-			t.Errorf("Acquire: %v", err)
-		}
-	})
+	}
+	acquire(t, one)
+	oneToken(t, one.granter.(*inSQS))
+	s.refused(t, two)
+}
+
+func foreignQueue(t *testing.T, s *system) {
+	other := s.node(t, "other").granter.(*inSQS)
+	other.token = "something else"
+	if err := other.send(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.node(t, "one").Acquire(t.Context()); !errors.Is(err, errForeign) {
+		t.Errorf("Acquire: %v", err)
+	}
+	if got, err := other.receive(t.Context(), 0); !got || err != nil {
+		t.Errorf("what was found was not put back: %v", err)
+	}
+}
+
+func noQueue(t *testing.T, s *system) {
+	l := s.node(t, "one")
+	l.granter.(*inSQS).queue += "x"
+	if err := l.Acquire(t.Context()); err == nil || t.Context().Err() != nil {
+		t.Errorf("Acquire: %v", err)
+	}
 }
 
 func TestWhatIsNoFIFOQueueIsNoLocation(t *testing.T) {
