@@ -12,12 +12,13 @@ import (
 	"s3storage/internal/buckettest/faults"
 )
 
-// newBucket returns a bucket as a system that grants leases.
-func newBucket() (*system, *faults.Bucket) {
+// newBucket returns a bucket, as slow as that, as a system that grants leases.
+func newBucket(slow bucket.Delays) (*system, *faults.Bucket) {
 	b := faults.New(bucket.NewMemory(), faults.Config{Seed: 1})
+	delayed := bucket.Slow(b, slow, 1)
 	return &system{
 		open: func(t *testing.T, o Options) Lease {
-			o.Bucket = b
+			o.Bucket = delayed
 			l, err := Open(t.Context(), "bucket", o)
 			if err != nil {
 				t.Fatal(err)
@@ -43,7 +44,7 @@ func TestALeaseInABucket(t *testing.T) {
 	for _, p := range append([]promise{knowsNodes}, promises...) {
 		t.Run(p.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // in virtual time
-				s, _ := newBucket()
+				s, _ := newBucket(bucket.Delays{})
 				p.test(t, s)
 			})
 		})
@@ -51,9 +52,13 @@ func TestALeaseInABucket(t *testing.T) {
 }
 
 func TestOfCandidatesAtOnceOneHoldsTheLeaseOfADeadNodeBeforeTwoTimeouts(t *testing.T) {
+	slow, err := bucket.ParseDelays("get=5ms..150ms,put=20ms..250ms")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for candidates := 1; candidates <= 5; candidates++ {
 		synctest.Test(t, func(t *testing.T) {
-			s, _ := newBucket()
+			s, _ := newBucket(slow)
 			dead := s.node(t, "dead")
 			acquire(t, dead)
 			dead.end()
@@ -80,7 +85,7 @@ func TestOfCandidatesAtOnceOneHoldsTheLeaseOfADeadNodeBeforeTwoTimeouts(t *testi
 
 func TestALeaseThatIsDamagedIsWrittenAgainByItsHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, b := newBucket()
+		s, b := newBucket(bucket.Delays{})
 		one, two := s.node(t, "one"), s.node(t, "two")
 		acquire(t, one)
 		for _, damage := range [][]byte{[]byte("nonsense"), (&record{Database: [16]byte{2}}).encode()} {
