@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,12 +65,12 @@ func newInSQS(ctx context.Context, location string, o Options) (*keeper, error) 
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || !strings.HasSuffix(u.Path, ".fifo") {
 		return nil, fmt.Errorf("open the lease: %w; one in Amazon SQS is sqs+ and the URL of a FIFO queue, whose name ends in .fifo", ErrLocation)
 	}
-	aws4, err := config.LoadDefaultConfig(ctx)
+	sdk, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("open the lease: reading the AWS configuration: %w", err)
 	}
 	l := &inSQS{Options: o, queue: u.String(), token: fmt.Sprintf("s3storage lease of database %x", o.Database)}
-	l.client = sqs.NewFromConfig(aws4, func(s *sqs.Options) {
+	l.client = sqs.NewFromConfig(sdk, func(s *sqs.Options) {
 		s.BaseEndpoint = aws.String(u.Scheme + "://" + u.Host)
 		if found := amazonQueue.FindStringSubmatch(u.Hostname()); found != nil {
 			s.Region = found[1]
@@ -189,14 +190,28 @@ func (l *inSQS) renew(ctx context.Context) (lost bool, err error) {
 			l.expires = now.Add(time.Duration(l.seconds()) * time.Second)
 			return false, nil
 		}
-		var answer smithy.APIError
-		if err != nil && !errors.As(err, &answer) {
+		if err != nil && !gone(err) {
 			return false, err
 		}
 	}
-	// The token is not out any more, or not with this node.
-	got, out, err := l.get(ctx, 0)
+	// The token is not out any more, or not with this node. It may be about to
+	// come back: the server counts from later than this node does.
+	got, out, err := l.get(ctx, l.Timeout/5)
 	return !got && out, err
+}
+
+// gone tells of answers that mean that a token is not with this node any more.
+func gone(err error) bool {
+	return answered(err, "ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue")
+}
+
+// answered tells whether err is an answer of the server with one of the codes,
+// which have different words before and behind.
+func answered(err error, codes ...string) bool {
+	var answer smithy.APIError
+	return errors.As(err, &answer) && slices.ContainsFunc(codes, func(code string) bool {
+		return strings.Contains(answer.ErrorCode(), code)
+	})
 }
 
 func (l *inSQS) free(ctx context.Context) error {
@@ -231,18 +246,6 @@ func fromTag(s string) string {
 }
 
 func (l *inSQS) hopeless(err error) bool {
-	if errors.Is(err, errForeign) {
-		return true
-	}
-	var answer smithy.APIError
-	if !errors.As(err, &answer) {
-		return false
-	}
-	for _, code := range []string{"AccessDenied", "NonExistentQueue", "QueueDoesNotExist", "InvalidAddress",
-		"InvalidClientTokenId", "InvalidAccessKeyId", "UnrecognizedClient", "SignatureDoesNotMatch"} {
-		if strings.Contains(answer.ErrorCode(), code) {
-			return true
-		}
-	}
-	return false
+	return errors.Is(err, errForeign) || answered(err, "AccessDenied", "NonExistentQueue", "QueueDoesNotExist", "InvalidAddress",
+		"InvalidClientTokenId", "InvalidAccessKeyId", "UnrecognizedClient", "SignatureDoesNotMatch")
 }

@@ -15,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -62,12 +63,13 @@ func TestALeaseInSQS(t *testing.T) {
 	}
 	s.start(t)
 
-	// It keeps its queues in memory, so it is not stopped but cut off.
-	var cut atomic.Bool
+	// It keeps its queues in memory, so it is not stopped, but its answers are
+	// replaced: those to what ends so, "" for all.
+	var cut atomic.Pointer[string]
 	server := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: s.address()})
 	server.ErrorLog = log.New(io.Discard, "", 0)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if cut.Load() {
+		if what := cut.Load(); what != nil && strings.HasSuffix(r.Header.Get("X-Amz-Target"), *what) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
@@ -92,8 +94,8 @@ func TestALeaseInSQS(t *testing.T) {
 			}
 			return l
 		},
-		down: func(*testing.T) { cut.Store(true) },
-		up:   func(*testing.T) { cut.Store(false) },
+		down: func(*testing.T) { cut.Store(new(string)) },
+		up:   func(*testing.T) { cut.Store(nil) },
 		lose: func(t *testing.T) {
 			l, err := newInSQS(t.Context(), "sqs+"+queue(t), Options{Timeout: timeout})
 			if err != nil {
@@ -107,6 +109,17 @@ func TestALeaseInSQS(t *testing.T) {
 	}
 	conform(t, all,
 		promise{name: "a token is replaced before it is out for too long", test: tokenReplaced},
+		promise{name: "a renewal that fails loses nothing", alone: true, test: func(t *testing.T, s *system) {
+			one := s.node(t, "one")
+			acquire(t, one)
+			one.end()
+			cut.Store(aws.String("ChangeMessageVisibility"))
+			lost, err := one.renew(t.Context())
+			cut.Store(nil)
+			if lost || err == nil {
+				t.Errorf("lost %v, %v", lost, err)
+			}
+		}},
 		promise{name: "surplus tokens are deleted", test: surplusDeleted},
 		promise{name: "a queue of another database is refused", test: foreignQueue},
 		promise{name: "a queue that is not there is told of", test: noQueue})
