@@ -23,7 +23,7 @@ import (
 // lease, unless Options say otherwise.
 const DefaultTimeout = 5 * time.Second
 
-// ErrLocation: a lease cannot be opened by what its location says.
+// ErrLocation says that a lease cannot be opened by what its location says.
 var ErrLocation = errors.New("not a location of a lease")
 
 // A Holder is a node that holds a lease. The zero value is nobody, as far as is

@@ -94,7 +94,6 @@ func (l *inSQS) seconds() int32 { return int32((l.Timeout + time.Second - 1) / t
 
 // receive takes the token if it is there, or comes within that time.
 func (l *inSQS) receive(ctx context.Context, wait time.Duration) (got bool, err error) {
-	now := time.Now()
 	answer, err := l.client.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 		QueueUrl:            &l.queue,
 		MaxNumberOfMessages: maxReceive,
@@ -116,10 +115,13 @@ func (l *inSQS) receive(ctx context.Context, wait time.Duration) (got bool, err 
 		// If that fails, the next to receive it deletes it.
 		_, _ = l.client.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &l.queue, ReceiptHandle: surplus.ReceiptHandle})
 	}
-	l.handle, l.received = aws.ToString(answer.Messages[0].ReceiptHandle), now
-	l.expires = now.Add(time.Duration(l.seconds()) * time.Second)
+	l.handle, l.received = aws.ToString(answer.Messages[0].ReceiptHandle), time.Now()
+	l.renewed()
 	return true, nil
 }
+
+// renewed notes that the token is out from now on.
+func (l *inSQS) renewed() { l.expires = time.Now().Add(time.Duration(l.seconds()) * time.Second) }
 
 // hide keeps a message that was received from others for so many seconds.
 func (l *inSQS) hide(ctx context.Context, handle string, seconds int32) error {
@@ -157,7 +159,7 @@ func (l *inSQS) get(ctx context.Context, wait time.Duration) (got, out bool, err
 	if err != nil || here != "0" || away != "0" {
 		return false, away != "0", err
 	}
-	if err = l.send(ctx); err != nil {
+	if err := l.send(ctx); err != nil {
 		return false, false, err
 	}
 	got, err = l.receive(ctx, 0)
@@ -180,14 +182,13 @@ func (l *inSQS) take(ctx context.Context) (got bool, err error) {
 }
 
 func (l *inSQS) renew(ctx context.Context) (lost bool, err error) {
-	now := time.Now()
-	if now.Before(l.expires) {
-		if now.Sub(l.received) > maxOut {
+	if time.Now().Before(l.expires) {
+		if time.Since(l.received) > maxOut {
 			if err = l.send(ctx); err == nil {
 				_, err = l.client.DeleteMessage(ctx, &sqs.DeleteMessageInput{QueueUrl: &l.queue, ReceiptHandle: &l.handle})
 			}
 		} else if err = l.hide(ctx, l.handle, l.seconds()); err == nil {
-			l.expires = now.Add(time.Duration(l.seconds()) * time.Second)
+			l.renewed()
 			return false, nil
 		}
 		if err != nil && !gone(err) {
@@ -195,7 +196,7 @@ func (l *inSQS) renew(ctx context.Context) (lost bool, err error) {
 		}
 	}
 	// The token is not out any more, or not with this node. It may be about to
-	// come back: the server counts from later than this node does.
+	// come back, as the clocks do not quite agree.
 	got, out, err := l.get(ctx, l.Timeout/5)
 	return !got && out, err
 }
