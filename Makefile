@@ -2,7 +2,8 @@
 #
 # make serve needs Go. make test needs Python 3.11 or later with venv, make and
 # gcc (for the race detector) as well; everything else it gets itself, once,
-# into .venv, .tools and bin.
+# into .venv, .tools and bin, but PostgreSQL and memcached, which are packages of
+# the system.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -47,16 +48,20 @@ vet:
 	$(GO) vet ./...
 
 .PHONY: test-go
-test-go: .tools/versitygw $(VENV_STAMP) ## go test -race
+test-go: servers .tools/versitygw $(VENV_STAMP) ## go test -race
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
 
 .PHONY: test-interop
-test-interop: setup ## the Python tests: real ZODB clients, over a directory and S3; crashes
+test-interop: servers setup ## the Python tests: real ZODB clients, over a directory and S3; crashes
 	$(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop test/crash
 
 .PHONY: suites-s3
 suites-s3: setup ## all of ZODB's and ZEO's test suites over S3
 	SUITES_BUCKET=s3 $(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop/test_zodb_suites.py
+
+.PHONY: servers
+servers: ## PostgreSQL and memcached for the tests; installed if they are missing and that may be done
+	@tools/need.sh
 
 .PHONY: setup
 setup: $(VENV_STAMP) .tools/versitygw build-race

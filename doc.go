@@ -21,8 +21,9 @@
 //	internal/index                 from oid and tid to the place of a record: in memory, and in the files of the tables
 //	internal/cache                 what was read from a bucket, in memory and on local disk, bounded
 //	internal/extsort               sorts more than fits into memory
+//	internal/lease                 who may lead: leases from the bucket, PostgreSQL, memcached, Amazon SQS
 //	internal/fileformat            what all files in a bucket have in common
-//	internal/s3bucket              a bucket in S3; the only package that knows an SDK
+//	internal/s3bucket              a bucket in S3; the only package that knows S3's SDK
 //	internal/bucket                what a bucket is, one in memory, one in a directory, the probe, decorators
 //	internal/pydata                what a data record tells: its class, the objects that it refers to
 //	internal/pickle                pickles taken apart into opcodes
