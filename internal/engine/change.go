@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 
 	"s3storage/internal/base"
@@ -129,12 +130,17 @@ func (e *Engine) checkpoint(ctx context.Context) error {
 	return nil
 }
 
+// blocksAhead is how many blocks of a segment are compressed at a time beside who
+// writes it. One processor is left to commits and loads.
+var blocksAhead = max(runtime.GOMAXPROCS(0)-2, 0)
+
 // writeSegment puts a segment of what fill writes.
 func (e *Engine) writeSegment(ctx context.Context, fill func(*segment.Writer) error) (base.Segment, error) {
 	id := segment.NewID()
 	var info segment.Info
 	err := e.writeFile(ctx, id.Name(), func(out io.Writer) (err error) {
-		w := segment.NewWriter(out, e.format.Database, id)
+		w := segment.NewWriter(out, e.format.Database, id, blocksAhead)
+		defer w.Abort()
 		if err = fill(w); err == nil {
 			info, err = w.Close()
 		}
