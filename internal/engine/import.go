@@ -62,6 +62,8 @@ type Import struct {
 	group      *errgroup.Group // writes files
 	before     *outcome        // of the file begun last
 	err        error
+
+	perPortion, perFile int // records
 }
 
 // An outcome is known when done is closed.
@@ -79,7 +81,8 @@ func (e *Engine) Import(ctx context.Context) (*Import, error) {
 	e.state.RLock()
 	v, last := e.state.view, e.state.last
 	e.state.RUnlock()
-	im := &Import{e: e, exists: newOidSet(), last: last, portion: newPortion(), seen: map[zodb.Oid]int{}, group: new(errgroup.Group)}
+	im := &Import{e: e, exists: newOidSet(), last: last, portion: newPortion(), seen: map[zodb.Oid]int{}, group: new(errgroup.Group),
+		perPortion: portionRecords, perFile: importRecords}
 	im.group.SetLimit(importFiles)
 	im.before = &outcome{done: make(chan struct{})}
 	close(im.before.done)
@@ -149,7 +152,7 @@ func (im *Import) add(ctx context.Context, tid zodb.Tid, meta zodb.TxnMeta, reco
 		p.live += im.apply(rec.Oid, rec.Data == nil)
 	}
 	im.last = tid
-	if p.full() {
+	if p.bytes >= importPortion || len(p.records)+len(p.txns) >= im.perPortion {
 		return im.pass(ctx)
 	}
 	return nil
@@ -190,7 +193,7 @@ func (im *Import) begin(ctx context.Context) error {
 		}
 	default:
 	}
-	f := newImportedFile()
+	f := newImportedFile(im.perFile)
 	im.file, im.before = f, &f.outcome
 	im.group.Go(func() error {
 		defer close(f.done)

@@ -46,10 +46,6 @@ func newPortion() *importedPortion {
 	return &importedPortion{described: make(chan struct{}, 1), room: make([]byte, 0, importPortion+importPortion/4)}
 }
 
-func (p *importedPortion) full() bool {
-	return p.bytes >= importPortion || len(p.records)+len(p.txns) >= portionRecords
-}
-
 func (p *importedPortion) begin(tid zodb.Tid, meta zodb.TxnMeta) {
 	meta.User, meta.Description, meta.Extension = bytes.Clone(meta.User), bytes.Clone(meta.Description), bytes.Clone(meta.Extension)
 	p.txns = append(p.txns, importedTxn{tid, meta, len(p.records)})
@@ -110,6 +106,7 @@ type importedFile struct {
 	portions chan *importedPortion
 	complete bool                  // when portions is closed: there are no more; else it is given up
 	used     chan *importedPortion // that were written
+	most     int                   // records that it may have, about
 	full     atomic.Bool
 
 	// Of what was written.
@@ -120,9 +117,14 @@ type importedFile struct {
 	blobBytes int64
 }
 
-func newImportedFile() *importedFile {
+func newImportedFile(most int) *importedFile {
 	ahead := runtime.GOMAXPROCS(0)
-	return &importedFile{outcome: outcome{done: make(chan struct{})}, portions: make(chan *importedPortion, ahead), used: make(chan *importedPortion, ahead+2)}
+	return &importedFile{
+		outcome:  outcome{done: make(chan struct{})},
+		portions: make(chan *importedPortion, ahead),
+		used:     make(chan *importedPortion, ahead+2),
+		most:     most,
+	}
 }
 
 var errGivenUp = errors.New("the import was given up")
@@ -137,7 +139,7 @@ func (e *Engine) writeImported(ctx context.Context, f *importedFile, before *out
 			if err := e.writePortion(ctx, f, p, w); err != nil {
 				return err
 			}
-			f.full.Store(w.Size() >= fullSegment || len(f.entries) >= importRecords)
+			f.full.Store(w.Size() >= fullSegment || len(f.entries) >= f.most)
 		}
 		if !f.complete {
 			return errGivenUp
