@@ -29,7 +29,7 @@ func TestWhatLiesAboveALimitIsNotThere(t *testing.T) {
 			file = bytes.Buffer{}
 		}
 		sid, iid := segment.NewID(), index.NewID()
-		sw := segment.NewWriter(&file, db, sid)
+		sw := segment.NewWriter(&file, db, sid, 0)
 		for _, tid := range tids {
 			if err := sw.Begin(tid, zodb.TxnMeta{Status: ' '}, 1); err != nil {
 				t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"runtime"
 	"slices"
 
 	"s3storage/internal/base"
@@ -128,12 +130,18 @@ func (e *Engine) checkpoint(ctx context.Context) error {
 	return nil
 }
 
-// writeSegment puts a segment of what fill writes.
-func (e *Engine) writeSegment(ctx context.Context, fill func(*segment.Writer) error) (base.Segment, error) {
+// blocksAhead is how many blocks of a segment are compressed at a time beside who
+// writes it. One processor is left to commits and loads.
+var blocksAhead = max(runtime.GOMAXPROCS(0)-2, 0)
+
+// writeSegment puts a segment of what fill writes, with blocks compressed ahead. In
+// one attempt fill is called once.
+func (e *Engine) writeSegment(ctx context.Context, attempts, ahead int, fill func(*segment.Writer) error) (base.Segment, error) {
 	id := segment.NewID()
 	var info segment.Info
-	err := e.writeFile(ctx, id.Name(), func(out io.Writer) (err error) {
-		w := segment.NewWriter(out, e.format.Database, id)
+	err := e.writeFile(ctx, attempts, id.Name(), func(out io.Writer) (err error) {
+		w := segment.NewWriter(out, e.format.Database, id, ahead)
+		defer w.Abort()
 		if err = fill(w); err == nil {
 			info, err = w.Close()
 		}
@@ -146,7 +154,7 @@ func (e *Engine) writeSegment(ctx context.Context, fill func(*segment.Writer) er
 func (e *Engine) writeTable(ctx context.Context, entries func(func(index.Entry, error) bool)) (base.Table, error) {
 	id := index.NewID()
 	var info index.Info
-	err := e.writeFile(ctx, id.Name(), func(out io.Writer) (err error) {
+	err := e.writeFile(ctx, math.MaxInt, id.Name(), func(out io.Writer) (err error) {
 		w := index.NewWriter(out, e.format.Database, id)
 		for entry, err := range entries {
 			if err == nil {
@@ -179,9 +187,9 @@ func (e *Engine) writeEntries(ctx context.Context, entries []index.Entry) (base.
 // writeFile puts an object of random name of what fill writes, in memory that does
 // not grow with it. Until it is part of the base, or forgotten, no sweep
 // deletes it.
-func (e *Engine) writeFile(ctx context.Context, name string, fill func(io.Writer) error) error {
+func (e *Engine) writeFile(ctx context.Context, attempts int, name string, fill func(io.Writer) error) error {
 	e.uploads.add(name)
-	err := bucket.Retrying(ctx, func() error {
+	err := bucket.Retry(ctx, attempts, func() error {
 		r, w := io.Pipe()
 		done := make(chan error, 1)
 		go func() {

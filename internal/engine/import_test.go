@@ -125,6 +125,77 @@ func TestAnImportThatEndsAtAnyWriteGoesOnToTheSame(t *testing.T) {
 	}
 }
 
+func TestManyFilesAreOneImport(t *testing.T) {
+	const txns = 300
+	run := func(t *testing.T, l *life, small bool) error {
+		im, err := l.Import(l.ctx)
+		if err != nil {
+			return err
+		}
+		defer im.Close()
+		if small {
+			im.perPortion, im.perFile = 1, 1
+		}
+		for n := range txns {
+			if importTid(n) <= im.Last() {
+				continue
+			}
+			if err := im.Add(l.ctx, importTid(n), zodb.TxnMeta{Status: ' '}, imported(n)); err != nil {
+				return err
+			}
+		}
+		return im.Flush(l.ctx)
+	}
+	var want string
+	synctest.Test(t, func(t *testing.T) {
+		l, err := live(bucket.NewMemory(), 1<<30)
+		if err == nil {
+			err = run(t, l, false)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want = view(t, l.Engine); len(l.state.view.Segments) != 1 {
+			t.Errorf("%d segments", len(l.state.view.Segments))
+		}
+		l.die()
+	})
+	for _, dead := range []int{5, 20, 50, 1 << 30} { // after so many writes
+		synctest.Test(t, func(t *testing.T) {
+			b := bucket.NewMemory()
+			l, err := live(b, 1<<30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.b.mu.Lock()
+			l.b.mu.left = dead
+			l.b.mu.Unlock()
+			if err := run(t, l, true); (err == nil) != (dead == 1<<30) {
+				t.Fatal(err)
+			}
+			l.die()
+			l, err = live(b, 1<<30)
+			if err == nil {
+				err = run(t, l, true)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := view(t, l.Engine); got != want {
+				t.Errorf("with many files there is\n%s\ninstead of\n%s", got, want)
+			}
+			if n := l.tables(); n > importTables {
+				t.Errorf("%d tables", n)
+			}
+			if b := l.state.view.Number; dead == 1<<30 && b < 2*mergeCount {
+				t.Errorf("there were only %d bases", b)
+			}
+			checkClean(t, l.Engine)
+			l.die()
+		})
+	}
+}
+
 func TestAnImportBehindTheLastTransactionIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, err := live(bucket.NewMemory(), 1<<30)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"slices"
 
 	"s3storage/internal/base"
@@ -73,6 +74,13 @@ func segmentsToMerge(segments []base.Segment) int {
 	return -1
 }
 
+// tables returns how many index tables there are.
+func (e *Engine) tables() int {
+	e.state.RLock()
+	defer e.state.RUnlock()
+	return len(e.state.view.Tables)
+}
+
 // merge makes one file of several small ones, until there are few enough.
 func (e *Engine) merge(ctx context.Context) error {
 	select {
@@ -108,7 +116,7 @@ func (e *Engine) mergeOnce(ctx context.Context) (bool, error) {
 		tables = append(slices.Clone(tables), table)
 	}
 	if firstSegment >= 0 {
-		seg, err := e.writeSegment(ctx, func(w *segment.Writer) error {
+		seg, err := e.writeSegment(ctx, math.MaxInt, blocksAhead, func(w *segment.Writer) error {
 			for i := firstSegment; i < len(v.Segments); i++ {
 				if err := v.Scan(ctx, i, segment.WithData|segment.WithReferences, copyInto(w)); err != nil {
 					return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -154,7 +155,7 @@ func (e *Engine) rewrite(ctx context.Context, p *packPlan, progress *progress, w
 		groups = append(groups, r)
 		group = &rewriting{p: p}
 		g.Go(func() error {
-			seg, err := e.writeSegment(gctx, func(w *segment.Writer) error { return r.fill(gctx, w) })
+			seg, err := e.writeSegment(gctx, math.MaxInt, blocksAhead, func(w *segment.Writer) error { return r.fill(gctx, w) })
 			r.result, r.anew = seg, err == nil
 			return err
 		})

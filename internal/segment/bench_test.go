@@ -106,8 +106,8 @@ func bucket(r *rand.Rand, entries *[]uint32) []byte {
 	return append(b, "t\x85q\x02."...)
 }
 
-func writeAll(tb testing.TB, out io.Writer, txns []Txn) Info {
-	w := NewWriter(out, database, ID{7})
+func writeAll(tb testing.TB, out io.Writer, txns []Txn, ahead int) Info {
+	w := NewWriter(out, database, ID{7}, ahead)
 	for i := range txns {
 		if err := w.Begin(txns[i].Tid, txns[i].Meta, txns[i].Committed); err != nil {
 			tb.Fatal(err)
@@ -130,7 +130,7 @@ func BenchmarkWrite(b *testing.B) {
 	b.SetBytes(int64(size))
 	var info Info
 	for b.Loop() {
-		info = writeAll(b, io.Discard, txns)
+		info = writeAll(b, io.Discard, txns, 0)
 	}
 	b.ReportMetric(float64(size)/float64(info.Size), "ratio")
 	b.ReportMetric(float64(info.Size-info.Scan)/float64(info.Records), "overhead-B/record")

@@ -182,7 +182,7 @@ func TestPartsThatDisagreeAreDetected(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b bytes.Buffer
-			w := NewWriter(&b, database, ID{7})
+			w := NewWriter(&b, database, ID{7}, 0)
 			if err := w.Begin(70, zodb.TxnMeta{}, 3); err != nil {
 				t.Fatal(err)
 			}
@@ -264,7 +264,7 @@ func TestWriterRefusesWhatItCannotWriteAndStaysFailed(t *testing.T) {
 		"blob below nothing":         func(w *Writer) error { _ = begun(w); return w.Add(&Record{Blob: &blob.Ref{Size: -1}}) },
 		"anything after the end":     func(w *Writer) error { _, _ = w.Close(); return begun(w) },
 	} {
-		w := NewWriter(new(bytes.Buffer), database, ID{7})
+		w := NewWriter(new(bytes.Buffer), database, ID{7}, 0)
 		err := do(w)
 		if err == nil {
 			t.Errorf("%s is taken", name)
@@ -292,7 +292,7 @@ func TestErrorsOfTheMediumComeThrough(t *testing.T) {
 	file, _ := write(t, ID{7}, sample())
 	for n := range file {
 		f := &full{n, errors.New("full")}
-		w := NewWriter(f, database, ID{7})
+		w := NewWriter(f, database, ID{7}, n%3)
 		for _, txn := range sample() {
 			_ = w.Begin(txn.Tid, txn.Meta, txn.Committed)
 			for i := range txn.Records {

@@ -19,7 +19,6 @@ type dataBuilder struct {
 	first      Key
 	last       Key
 	oid        zodb.Oid
-	raw        []byte
 }
 
 func (d *dataBuilder) empty() bool { return len(d.head) == 0 }
@@ -40,17 +39,13 @@ func (d *dataBuilder) add(k Key, oid zodb.Oid, n int) {
 	d.last, d.oid = k, oid
 }
 
-// take returns the bytes of the block, which end with more, and begins a new
-// one. They are valid until the next call.
-func (d *dataBuilder) take(more []byte) []byte {
-	d.raw = appendBytes(d.raw[:0], d.head)
-	d.raw = append(d.raw, d.data...)
-	d.raw = append(d.raw, more...)
-	raw := d.raw
-	*d = dataBuilder{head: d.head[:0], data: d.data[:0], raw: raw}
-	if cap(raw) > 4*blockSize {
-		d.raw = nil
-	}
+// take appends to raw the bytes of the block, which end with more, and begins a new
+// one.
+func (d *dataBuilder) take(raw, more []byte) []byte {
+	raw = appendBytes(raw, d.head)
+	raw = append(raw, d.data...)
+	raw = append(raw, more...)
+	*d = dataBuilder{head: d.head[:0], data: d.data[:0]}
 	return raw
 }
 

@@ -148,7 +148,7 @@ func dataAgain(d *Directory, b Block, stored []byte) ([]byte, error) {
 			err = other
 		}
 	}
-	return build.take(nil), err
+	return build.take(nil, nil), err
 }
 
 func headersAgain(d *Directory, b Block, stored []byte) ([]byte, error) {

@@ -21,7 +21,7 @@ var database = [16]byte{1, 2, 3}
 // write returns the segment with the transactions.
 func write(t interface{ Fatal(...any) }, id ID, txns []Txn) ([]byte, *Directory) {
 	var b bytes.Buffer
-	w := NewWriter(&b, database, id)
+	w := NewWriter(&b, database, id, 0)
 	for _, txn := range txns {
 		if err := w.Begin(txn.Tid, txn.Meta, txn.Committed); err != nil {
 			t.Fatal(err)

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"io"
 
-	"s3storage/internal/fileformat"
 	"s3storage/internal/zodb"
 )
 
 // A Writer writes a segment as a stream. It keeps in memory one block of each
-// kind, what headers and references come to when they are compressed, which is
-// a few hundredths of the data, and 40 bytes for each block. It is for one
-// goroutine. Once it failed it stays failed.
+// kind, those that are being compressed, what headers and references come to when
+// they are, which is a few hundredths of the data, and 40 bytes for each block. It
+// is for one goroutine. Once it failed it stays failed.
 //
 // A segment can hold some 200 GiB; it is for the caller to begin another one
 // long before.
@@ -34,7 +33,7 @@ type Writer struct {
 	classes    classTable
 
 	dir    Directory // offsets are not set
-	packed []byte    // room for a compressed block
+	packer packer
 
 	// What comes behind the data.
 	packedHeaders, packedReferences bytes.Buffer
@@ -42,8 +41,12 @@ type Writer struct {
 
 // NewWriter returns a writer of the segment of that id, of a database. The
 // bytes go to w in pieces of about a block. The caller flushes and closes w.
-func NewWriter(w io.Writer, db [16]byte, id ID) *Writer {
+//
+// Up to ahead blocks are compressed in other goroutines while more is added; with 0
+// it is done by who adds. The bytes are the same.
+func NewWriter(w io.Writer, db [16]byte, id ID, ahead int) *Writer {
 	s := &Writer{w: w, db: db, info: Info{ID: id}}
+	s.packer = packer{ahead: ahead, write: s.writeParcel}
 	s.err = s.write(appendStart(nil, db, id))
 	return s
 }
@@ -79,7 +82,9 @@ func (w *Writer) Begin(tid zodb.Tid, meta zodb.TxnMeta, committed uint32) error 
 		return w.fail("transaction %s: user, description or extension of %d bytes, %d are possible", tid, n, maxMeta)
 	}
 	if len(w.headers.raw) >= blockSize {
-		w.flushHeaders()
+		if err := w.flushHeaders(); err != nil {
+			return err
+		}
 	}
 	w.headers.begin(tid, meta, committed)
 	w.begun, w.tid, w.next, w.committed = true, tid, 0, committed
@@ -114,7 +119,9 @@ func (w *Writer) Add(r *Record) error {
 	}
 	k := Key{w.tid, r.K}
 	if w.headers.full() {
-		w.flushHeaders()
+		if err := w.flushHeaders(); err != nil {
+			return err
+		}
 		w.headers.resume(k)
 	}
 	w.headers.add(r)
@@ -126,7 +133,9 @@ func (w *Writer) Add(r *Record) error {
 	w.info.DataBytes += int64(len(r.Data))
 	w.references.add(k, w.classes.number(r.Class), r.Refs, r.RefsKnown)
 	if len(w.references.raw) >= blockSize {
-		w.flushReferences()
+		if err := w.flushReferences(); err != nil {
+			return err
+		}
 	}
 	if !w.data.room(len(r.Data)) {
 		if err := w.flushData(nil); err != nil {
@@ -142,63 +151,67 @@ func (w *Writer) Add(r *Record) error {
 }
 
 // Size returns about how many bytes the segment would have if it were closed
-// now.
+// now, without the blocks that are being compressed.
 func (w *Writer) Size() int64 {
 	return w.info.Size + int64(w.packedHeaders.Len()+w.packedReferences.Len())
 }
 
-// pack compresses a block. The bytes are valid until the next call.
-func (w *Writer) pack(raw []byte, first Key) (Block, []byte) {
-	stored := compress(w.packed[:0], raw)
-	if w.packed = stored; cap(stored) > 4*blockSize {
-		w.packed = nil
-	}
-	return Block{Stored: uint32(len(stored)), Raw: uint32(len(raw)), CRC: fileformat.CRC(stored), First: first}, stored
-}
-
 // flushData writes the data block that was gathered, with more data at its end.
 func (w *Writer) flushData(more []byte) error {
-	first := w.data.first
-	b, stored := w.pack(w.data.take(more), first)
-	w.dir.data = append(w.dir.data, b)
-	return w.write(stored)
+	first, p := w.data.first, w.packer.parcel()
+	p.raw = w.data.take(p.raw, more)
+	return w.send(p, first, &w.dir.data, w.w)
 }
 
-func (w *Writer) flushHeaders() {
-	b, stored := w.pack(w.headers.raw, w.headers.first)
-	w.dir.headers = append(w.dir.headers, b)
-	w.packedHeaders.Write(stored)
-	w.headers = headerBuilder{raw: w.headers.raw[:0]}
+func (w *Writer) flushHeaders() error {
+	first, p := w.headers.first, w.packer.parcel()
+	p.raw, w.headers = w.headers.raw, headerBuilder{raw: p.raw}
+	return w.send(p, first, &w.dir.headers, &w.packedHeaders)
 }
 
-func (w *Writer) flushReferences() {
-	b, stored := w.pack(w.references.raw, w.references.first)
-	w.dir.references = append(w.dir.references, b)
-	w.packedReferences.Write(stored)
-	w.references = referenceBuilder{raw: w.references.raw[:0]}
+func (w *Writer) flushReferences() error {
+	first, p := w.references.first, w.packer.parcel()
+	p.raw, w.references = w.references.raw, referenceBuilder{raw: p.raw}
+	return w.send(p, first, &w.dir.references, &w.packedReferences)
+}
+
+func (w *Writer) send(p *parcel, first Key, kind *[]Block, to io.Writer) error {
+	p.block, p.kind, p.to = Block{First: first}, kind, to
+	return w.packer.send(p)
+}
+
+func (w *Writer) writeParcel(p *parcel) error {
+	*p.kind = append(*p.kind, p.block)
+	if p.to == w.w {
+		return w.write(p.stored)
+	}
+	_, err := p.to.Write(p.stored)
+	return err
+}
+
+// Abort waits for the goroutines of a writer that was not closed.
+func (w *Writer) Abort() {
+	w.packer.abandon()
+	if w.err == nil {
+		w.err = errClosed
+	}
 }
 
 // Close writes what was not written yet, and returns what has to be kept of the
 // segment. It does not close what it writes to.
 func (w *Writer) Close() (Info, error) {
+	defer w.packer.abandon()
 	if w.err != nil {
 		return Info{}, w.err
 	}
-	if !w.data.empty() {
-		if err := w.flushData(nil); err != nil {
-			return Info{}, err
-		}
-	}
-	if len(w.headers.raw) > 0 {
-		w.flushHeaders()
-	}
-	if len(w.references.raw) > 0 {
-		w.flushReferences()
+	if err := w.flushAll(); err != nil {
+		return Info{}, err
 	}
 	w.info.Scan = w.info.Size
-	var classes []byte
-	w.dir.classes, classes = w.pack(w.classes.encode(), Key{})
-	for _, b := range [][]byte{w.packedHeaders.Bytes(), w.packedReferences.Bytes(), classes} {
+	classes := parcel{raw: w.classes.encode(), done: make(chan struct{}, 1)}
+	classes.pack()
+	w.dir.classes = classes.block
+	for _, b := range [][]byte{w.packedHeaders.Bytes(), w.packedReferences.Bytes(), classes.stored} {
 		if err := w.write(b); err != nil {
 			return Info{}, err
 		}
@@ -215,6 +228,26 @@ func (w *Writer) Close() (Info, error) {
 	}
 	w.err = errClosed
 	return w.info, nil
+}
+
+// flushAll writes all blocks that were gathered.
+func (w *Writer) flushAll() error {
+	if !w.data.empty() {
+		if err := w.flushData(nil); err != nil {
+			return err
+		}
+	}
+	if len(w.headers.raw) > 0 {
+		if err := w.flushHeaders(); err != nil {
+			return err
+		}
+	}
+	if len(w.references.raw) > 0 {
+		if err := w.flushReferences(); err != nil {
+			return err
+		}
+	}
+	return w.packer.settle(0)
 }
 
 // encode returns the bytes of the directory before they are compressed.
