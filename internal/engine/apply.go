@@ -219,10 +219,7 @@ func (e *Engine) misledLocked() {
 // Deposed ends all writing: another node leads.
 func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 	e := (*Engine)(lo)
-	leader := by.By
-	if leader == "" {
-		leader = "an unknown node"
-	}
+	leader := by.By.String()
 	e.opts.Logger.Error("ANOTHER SERVER HAS TAKEN OVER this database; this one takes no more writes, "+
 		"transactions that it had not acknowledged failed; stop one of the two servers",
 		"bucket", e.bucket.Properties().Location, "leader", leader, "slot", by.Slot)
