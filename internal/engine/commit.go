@@ -40,6 +40,8 @@ type transaction struct {
 	txn   txlog.Transaction
 	gone  map[zodb.Oid]bool // what undo has made not exist
 	locks *lockRequest      // held, unless nil
+	reign int               // of this node, in which it was judged
+	epoch txlog.Epoch       // in which it was put into the log
 	pins  []pin             // likewise
 
 	mu struct {
@@ -205,6 +207,7 @@ func (t *transaction) Vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 
 func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) {
 	e := t.e
+	t.reign = e.reign()
 	if err := e.ReadOnly(); err != nil {
 		return ballot, err
 	}
@@ -429,12 +432,15 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 
 	e.seq.Lock()
 	// A closed engine still takes what was voted: Close waits for it.
-	if err = e.seq.readOnly; err == nil || errors.Is(err, zodb.ErrClosed) {
-		err = nil
+	if err = e.leadsLocked(); err == nil {
+		err = e.sameReignLocked(t.reign)
+	}
+	if err == nil {
 		if t.txn.Tid = t.tid; t.tid == zodb.NoTid {
 			t.txn.Tid = max(zodb.TidAt(e.opts.Now()), e.seq.last+1)
 		}
 		e.seq.last = t.txn.Tid
+		t.epoch = e.seq.epoch
 		e.seq.finishing[t.txn.Tid] = t
 		for _, rec := range t.txn.Records {
 			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion && !t.gone[rec.Oid]}
@@ -448,7 +454,7 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 	e.locks.release(t.locks)
 	if err != nil {
 		t.discard()
-		done(nil, fmt.Errorf("%w; the transaction was not committed", err))
+		done(nil, fmt.Errorf("%w: %w", zodb.ErrNotCommitted, err))
 	}
 }
 

@@ -31,7 +31,7 @@ func OpenReadOnly(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, 
 		func(o *txlog.Object, end txlog.Position) error {
 			err := lo.Fetch(ctx, o)
 			if err == nil {
-				lo.Settled(o, end)
+				lo.Settled(txlog.Settled{Object: o, End: end})
 			}
 			return err
 		})
