@@ -38,11 +38,10 @@ type transaction struct {
 
 	// What the vote makes of it.
 	txn   txlog.Transaction
-	gone  map[zodb.Oid]bool // what undo has made not exist
-	locks *lockRequest      // held, unless nil
-	reign int               // of this node, in which it was judged
-	epoch txlog.Epoch       // in which it was put into the log
-	pins  []pin             // likewise
+	locks *lockRequest // held, unless nil
+	pins  []pin        // likewise
+	reign int          // of this node, in which it was judged
+	epoch txlog.Epoch  // in which it was put into the log
 
 	mu struct {
 		sync.Mutex
@@ -443,7 +442,7 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 		t.epoch = e.seq.epoch
 		e.seq.finishing[t.txn.Tid] = t
 		for _, rec := range t.txn.Records {
-			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion && !t.gone[rec.Oid]}
+			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion}
 		}
 		e.log.Append(&t.txn, e.oids.stored(highest))
 	}

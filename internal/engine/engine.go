@@ -127,6 +127,10 @@ type Options struct {
 	// which this one is a branch of.
 	OpenBucket func(ctx context.Context, location string) (bucket.Bucket, error)
 
+	// OnRole is called when this node has come to lead, and when it leads no more. It
+	// must not wait. It may be nil.
+	OnRole func()
+
 	// Now is the clock that tids come from. Default time.Now.
 	Now func() time.Time
 }
@@ -280,6 +284,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.SweepAfter == 0 {
 		o.SweepAfter = 10 * time.Minute
+	}
+	if o.OnRole == nil {
+		o.OnRole = func() {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -42,6 +42,7 @@ func (lo *logObserver) Leads(p txlog.Position) {
 	e.seq.Unlock()
 	e.janitor.poke()
 	e.janitor.pokeFlush()
+	e.opts.OnRole()
 }
 
 // Deposed ends all writing: another node leads.
@@ -49,7 +50,7 @@ func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 	e := (*Engine)(lo)
 	e.opts.Logger.Warn("another server leads this database now; transactions that were not acknowledged failed",
 		"bucket", e.bucket.Properties().Location, "leader", by.By.String(), "slot", by.Slot)
-	why := fmt.Errorf("%w: the server %s has taken over this database", zodb.ErrReadOnly, by.By)
+	why := fmt.Errorf("%w: %w: the server %s has taken over this database", zodb.ErrNotCommitted, zodb.ErrReadOnly, by.By)
 	e.seq.Lock()
 	// Nothing was sequenced since the log found out, or it is among these.
 	failed := e.seq.finishing
@@ -64,11 +65,48 @@ func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 	e.announceLocked()
 	e.state.Unlock()
 	for _, t := range failed {
-		t.done(nil, fmt.Errorf("%w: %w", zodb.ErrNotCommitted, why))
+		t.done(nil, why)
 	}
 	for _, f := range followers {
 		f.LogEnded()
 	}
+	e.opts.OnRole()
+}
+
+// HandOver ends this node's reign, if it leads, for another one: it takes no more
+// votes, waits until what was voted for is finished, or ctx is done, and what was
+// finished is in the log, and tells those who follow that this is all.
+func (e *Engine) HandOver(ctx context.Context) error {
+	if err := e.leads(); err != nil {
+		return nil
+	}
+	e.endWrites(fmt.Errorf("%w: %w: %w: the server is being stopped", zodb.ErrNotCommitted, zodb.ErrReadOnly, zodb.ErrClosed))
+	// All that are voted for share this one.
+	err := e.locks.acquire(ctx, &lockRequest{write: []zodb.Oid{orderLock}})
+	if logErr := e.log.Flush(ctx); logErr != nil {
+		return logErr
+	}
+	e.seq.Lock()
+	e.seq.readOnly = fmt.Errorf("%w: %w: another server leads", zodb.ErrNotCommitted, zodb.ErrReadOnly)
+	e.seq.Unlock()
+	e.state.Lock()
+	for f := range e.state.followers {
+		f.LogEnded()
+	}
+	clear(e.state.followers)
+	e.announceLocked()
+	e.state.Unlock()
+	return err
+}
+
+// NewUpload begins to put a blob whose object another node's transaction will name.
+func (e *Engine) NewUpload(ctx context.Context) *blob.Upload {
+	return blob.NewUpload(ctx, e.bucket, e.format.Database)
+}
+
+// AwaitTransaction waits until this node has applied the transaction.
+func (e *Engine) AwaitTransaction(ctx context.Context, tid zodb.Tid) error {
+	return e.awaitWhile(ctx, func() error { return nil }, func() bool { return e.state.last >= tid })
 }
 
 // reign returns in which reign of this node it is, or was last.
@@ -181,11 +219,11 @@ func (e *Engine) UnfollowLog(o zodb.LogObserver) {
 }
 
 // LogEnd implements zodb.Leader.
-func (e *Engine) LogEnd() (epoch, slot uint64, last zodb.Tid) {
+func (e *Engine) LogEnd() (epoch, slot uint64, last zodb.Tid, err error) {
 	e.state.RLock()
 	defer e.state.RUnlock()
 	end := e.state.tails[len(e.state.tails)-1].end
-	return uint64(end.Epoch), uint64(end.Slot), e.state.last
+	return uint64(end.Epoch), uint64(end.Slot), e.state.last, e.leads()
 }
 
 // Sequenced implements zodb.Sequenced.

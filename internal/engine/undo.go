@@ -118,7 +118,6 @@ func (t *transaction) shareOnce(ctx context.Context) (u *undo, packs int, err er
 			}
 		}
 	}
-	t.gone = make(map[zodb.Oid]bool)
 	u = &undo{t: t, made: make(map[zodb.Oid]int), stuck: make(map[zodb.Oid]bool)}
 	for _, tid := range t.undos {
 		if err := u.transaction(ctx, tid); err != nil {
@@ -270,7 +269,9 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 		}
 		source = h.source
 	}
-	same := source == tid || !own && current.serial == tid // the current state is what is to be undone
+	// The current state is what is to be undone. Not to exist is one state, whatever
+	// led there: a deletion does not say which one undo went back to.
+	same := source == tid || !own && current.serial == tid || state.deleted && undone.deleted
 	switch {
 	case same:
 	case state.deleted || undone.deleted:
@@ -305,7 +306,6 @@ func (u *undo) object(ctx context.Context, oid zodb.Oid, tid zodb.Tid) error {
 		}
 		rec.Kind, rec.Source, rec.Size, rec.Blob = txlog.RecordShared, before.serial, h.size, h.blob
 	}
-	u.t.gone[oid] = before == nil || before.deleted
 	if own {
 		u.t.txn.Records[place] = rec
 	} else {

@@ -48,6 +48,7 @@ func Conformance(t *testing.T, open func(t *testing.T) zodb.Storage) {
 		{"undo brings back the state before", undoChange},
 		{"undo of a creation", undoCreation},
 		{"undo of a deletion", undoDeletion},
+		{"undo of a deletion that the object has come back to", undoDeletionThatCameBack},
 		{"undo of an undo", undoUndo},
 		{"several undos in one transaction", undoSeveral},
 		{"undo beside stores", undoBesideStores},

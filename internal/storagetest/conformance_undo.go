@@ -106,6 +106,39 @@ func undoDeletion(h *harness) {
 	h.wantRevision(1, t2, "a", t1, t2)
 }
 
+// undoDeletionThatCameBack undoes deletions, and an undo that had deleted, where
+// the object was there in between and is not any more.
+func undoDeletionThatCameBack(h *harness) {
+	t1 := h.commit(change{1, 0, "a"})
+	t2 := h.delete(1, t1)
+	t3 := h.commit(change{1, t2, "b"})
+	t4 := h.undo([]zodb.Oid{1}, t3)
+	h.wantGone(1, zodb.MaxTid)
+	t5 := h.undo([]zodb.Oid{1}, t2)
+	h.wantRevision(1, zodb.MaxTid, "a", t5, zodb.NoTid)
+	h.wantGone(1, t5)
+	h.wantRevision(1, t4, "b", t3, t4)
+
+	t6 := h.delete(1, t5)
+	t7 := h.commit(change{1, t6, "b"})
+	t8 := h.undo([]zodb.Oid{1}, t7, t6) // both in one transaction
+	h.wantRevision(1, zodb.MaxTid, "a", t8, zodb.NoTid)
+
+	t9 := h.delete(1, t8)
+	t10 := h.commit(change{1, t9, "b"})
+	h.wantNotUndone(h.beginUndo(t9), 1)
+	h.delete(1, t10) // another deletion, the same state
+	t12 := h.undo([]zodb.Oid{1}, t9)
+	h.wantRevision(1, zodb.MaxTid, "a", t12, zodb.NoTid)
+
+	u1 := h.commit(change{3, 0, "c"})
+	u2 := h.undo([]zodb.Oid{3}, u1)
+	u3 := h.undo([]zodb.Oid{3}, u2)
+	h.undo([]zodb.Oid{3}, u3)
+	u5 := h.undo([]zodb.Oid{3}, u2)
+	h.wantRevision(3, zodb.MaxTid, "c", u5, zodb.NoTid)
+}
+
 func undoUndo(h *harness) {
 	t1 := h.commit(change{1, 0, "old"})
 	t2 := h.commit(change{1, t1, "new"})

@@ -121,7 +121,7 @@ func (p *plan) undoRecord(r *record) string {
 		cur = own.rec
 	}
 	before := p.m.beforeLocked(r)
-	if cur == r || cur.share == r.tid || r.data != nil && bytes.Equal(cur.data, r.data) && cur.data != nil {
+	if cur == r || cur.share == r.tid || (cur.data == nil) == (r.data == nil) && bytes.Equal(cur.data, r.data) {
 		p.bringBack(r.oid, before)
 		return ""
 	}

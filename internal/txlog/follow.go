@@ -26,8 +26,9 @@ type feed struct {
 		sync.Mutex
 		objects map[Slot][]byte
 		bytes   int
-		look    bool          // ask the bucket
-		every   time.Duration // ask it so often; 0 for never
+		look    bool            // ask the bucket
+		waiting []chan struct{} // closed when it was asked after they came
+		every   time.Duration   // ask it so often; 0 for never
 	}
 }
 
@@ -77,6 +78,31 @@ func (l *Log) Poll(every time.Duration) {
 	l.feed.change(func() { l.feed.mu.every = every })
 }
 
+// CatchUp waits, if this node follows, until it has all that was part of the log when
+// it was called.
+func (l *Log) CatchUp(ctx context.Context) error {
+	done := make(chan struct{})
+	l.feed.change(func() {
+		l.feed.mu.look = true
+		l.feed.mu.waiting = append(l.feed.mu.waiting, done)
+	})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-l.ctx.Done():
+		return errClosed
+	}
+}
+
+// release tells those who wait that the bucket was asked.
+func release(waiting []chan struct{}) {
+	for _, done := range waiting {
+		close(done)
+	}
+}
+
 // next returns the offered object of a slot, if there is one, and whether there
 // are only later ones. Earlier ones are dropped.
 func (f *feed) next(s Slot) (data []byte, gap bool) {
@@ -101,6 +127,15 @@ func (f *feed) due(last time.Time) (now bool, every time.Duration) {
 	now = f.mu.look || f.mu.every > 0 && time.Since(last) >= f.mu.every
 	f.mu.look = false
 	return now, f.mu.every
+}
+
+// waiting returns those who wait for the bucket to be asked from now on.
+func (f *feed) waiting() []chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := f.mu.waiting
+	f.mu.waiting = nil
+	return w
 }
 
 // A request is one to lead.
@@ -135,10 +170,16 @@ func (l *Log) follow(w *walker) {
 		due, every := l.feed.due(last)
 		if err == nil && (due || gap) {
 			last = time.Now()
+			waiting := l.feed.waiting()
 			if err = w.walk(l.ctx); err == nil && idle > 0 && idle%lookEvery == 0 {
 				err = w.lookBeyond(l.ctx)
 			}
 			idle++
+			if err == nil {
+				release(waiting)
+			} else {
+				l.feed.change(func() { l.feed.mu.waiting = append(l.feed.mu.waiting, waiting...) })
+			}
 		}
 		if w.p != from {
 			idle = 0
@@ -171,6 +212,7 @@ func (l *Log) follow(w *walker) {
 			cancel()
 			r.done <- err
 			if err == nil {
+				release(l.feed.waiting())
 				return
 			}
 		case <-l.ctx.Done():

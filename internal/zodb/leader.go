@@ -14,8 +14,8 @@ type Leader interface {
 	UnfollowLog(o LogObserver)
 
 	// LogEnd returns the slot behind the newest object that is part of the log,
-	// and the newest transaction.
-	LogEnd() (epoch, slot uint64, last Tid)
+	// and the newest transaction. It fails as FollowLog does.
+	LogEnd() (epoch, slot uint64, last Tid, err error)
 
 	// AnnounceBlob says that another node is about to put a blob, which a
 	// transaction will then name, so that it is not taken for garbage, until

@@ -235,7 +235,8 @@ type Transaction interface {
 	// Undo takes back what the transaction undone did. The vote fails with
 	// a *MultipleUndoErrors if that is impossible, or with an *UndoError if
 	// there is no such transaction that can be undone. Objects that were
-	// changed since are conflicts.
+	// changed since are conflicts, unless their state is the same again: the
+	// same data, or none where the transaction left none.
 	Undo(undone Tid) error
 
 	// Restore writes a revision that was committed elsewhere, whatever the

@@ -26,7 +26,7 @@ invalidations   The reference announces neither what deleteObject deleted nor
 pack            A FileStorage fails at a reference to nothing, drops what only
                 later revisions refer to, hides older revisions whose data a
                 later one shares, and deletes blobs of later revisions of objects
-                that were garbage for a time; this server does none of it. After
+                that were garbage, or deleted, for a time; this server does none of it. After
                 such a pack it is proved that what must be there is there.
 restarts        A FileStorage whose newest transaction was packed away has
                 forgotten its tid when it is opened again, and its clients then
@@ -40,6 +40,9 @@ deletions       The getTid of a FileStorage takes an object that does not exist
                 again, after undo, for one that does. Its iterator names the
                 transaction whose data a record shares also where undo goes back
                 to a state in which the object did not exist: there is no data.
+                That an object does not exist is one state here, so a deletion can
+                be undone whenever the object does not exist; a FileStorage wants
+                it to be the newest change, or the one that undo went back to.
 several undos   A merge by the client takes care of changes of an object that
                 followed each other. Undo of others, with changes between them
                 that stay, is refused; a FileStorage can merge them one by one.
@@ -125,7 +128,7 @@ class Run:
                 self.take(self.generator.begin(rng))
             else:
                 self.take(self.generator.next(rng, self.world))
-        self.sweep()
+        self.close()
 
     def replay(self, lines):
         """The operations of a log, of which some may have been taken out."""
@@ -133,7 +136,7 @@ class Run:
             number, _, literal = line.partition(" ")
             self.step = int(number)
             self.take(ast.literal_eval(literal))
-        self.sweep()
+        self.close()
 
     def take_all(self, operations):
         for operation in operations:
@@ -266,15 +269,20 @@ class Run:
         return False
 
     def is_out_of_reach(self, operation, ours, theirs):
-        """Whether only the reference could do it.
+        """Whether only one of the two could do it.
 
-        It can merge several undos of one object, and it takes an object that undo
-        made not exist again for one that can be relied upon.
+        The reference can merge several undos of one object, and it takes an object
+        that undo made not exist again for one that can be relied upon. This server
+        can undo any deletion of an object that does not exist.
         """
         if (operation["op"] == "commit" and isinstance(ours, Raised) and not self.reference
                 and ours[0] == "POSKeyError" and self.world.data(ours[1]) is None
                 and not isinstance(theirs, Raised)):
             return any(kind == "check" and oid == ours[1] for kind, oid, *_ in operation["writes"])
+        if (operation["op"] == "undo" and not self.reference and not isinstance(ours, Raised)
+                and isinstance(theirs, Raised) and theirs[0] == "MultipleUndoErrors"):
+            return all(self.is_undone_deletion(oid, operation["undone"], ours[0])
+                       for oid in theirs[1])
         if (self.reference or operation["op"] != "undo" or not isinstance(ours, Raised)
                 or ours[0] != "MultipleUndoErrors" or isinstance(theirs, Raised)):
             return False
@@ -282,6 +290,23 @@ class Run:
             record[0] for t in self.world.transactions if t[0] in operation["undone"]
             for record in t[-1])
         return all(changed[oid] > 1 for oid in ours[1])
+
+    def is_undone_deletion(self, oid, undone, outcome):
+        """Whether one of the transactions deleted the object, and all is as before that.
+
+        With several of them it may have been any that brought the object there.
+        """
+        revisions = self.world.revisions.get(oid, [])
+        before = [(revisions[n - 1][1] if n else None) for n, (mark, data, _)
+                  in enumerate(revisions) if mark in undone and data is None]
+        if len(undone) > 1:
+            return bool(before)
+        if not before or self.world.data(oid) is not None:
+            return False
+        if outcome != "committed":
+            return True
+        told = self.sides[0].ask(("load", oid))
+        return (None if isinstance(told, Raised) or told is None else told[0]) == before[0]
 
     def are_both_reasons(self, operation, ours, theirs):
         """Whether two errors are two of the reasons against one transaction."""

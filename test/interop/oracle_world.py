@@ -107,6 +107,7 @@ class PackPlan:
                          for oid, _, _, t in self.later if t is not None)
             self.differs = (
                 "it loses its way to data that a later record shares" if shared else
+                "it deletes blobs of later revisions" if self._loses_blobs(world, before, self.current) else
                 "it keeps an object that does not exist" if ghosts else
                 "it may keep what the first of two records shares" if world.twice - before else
                 None)
@@ -131,16 +132,19 @@ class PackPlan:
         self.kept = later | {(oid, self.current[oid][0]) for oid in everything}
         hidden = any(data_txn in before and self.current.get(oid, (None,))[0] != data_txn
                      for oid, _, _, data_txn in self.later)
-        losing = any(oid not in everything and data is not None
-                     and oracle_records.kind(data) == "blob" for oid, _, data, _ in self.later
-                     if any(mark in before for mark, _, _ in world.revisions[oid]))
         self.differs = (
             "it fails at a reference to nothing" if fails else
-            "it deletes blobs of later revisions" if losing else
+            "it deletes blobs of later revisions" if self._loses_blobs(world, before, everything) else
             "it keeps an object that does not exist" if ghosts else
             "it may keep what the first of two records shares" if world.twice - before else
             "it hides an older record that a later one shares" if hidden else
             "it drops what later revisions refer to" if everything != with_shared else None)
+
+    def _loses_blobs(self, world, before, kept):
+        """Whether a FileStorage deletes all blobs of an object that is there later."""
+        return any(oid not in kept and data is not None and oracle_records.kind(data) == "blob"
+                   for oid, _, data, _ in self.later
+                   if any(mark in before for mark, _, _ in world.revisions[oid]))
 
     @staticmethod
     def _is_redundant(world, before):
