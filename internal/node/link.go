@@ -22,6 +22,11 @@ type link struct {
 	heard   atomic.Int64 // when it spoke last, in nanoseconds since 1970
 	end     atomic.Uint64
 
+	// finishing is shared by those who wait for the leader to take a transaction, and
+	// held while an object of its log is handed on: whoever waits for a
+	// transaction in it has said so by then.
+	finishing sync.RWMutex
+
 	mu struct {
 		sync.Mutex
 		closed bool
@@ -81,13 +86,16 @@ func (l *link) dial(ctx context.Context, follower zeo.LogFollower) (*zeo.Client,
 func (l *link) LogObject(slot uint64, data []byte) {
 	l.heard.Store(time.Now().UnixNano())
 	l.end.Store(max(l.end.Load(), slot+1))
+	l.finishing.Lock()
 	l.n.Log().Offer(txlog.Slot(slot), data)
+	l.finishing.Unlock()
 }
 
 // LogEnd implements zeo.LogFollower.
 func (l *link) LogEnd(_, slot uint64, _ zodb.Tid) {
 	l.heard.Store(time.Now().UnixNano())
 	l.end.Store(max(l.end.Load(), slot))
+	l.n.Log().Reaches(txlog.Slot(slot))
 }
 
 // wait waits until the link is broken, and returns why.

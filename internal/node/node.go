@@ -54,6 +54,10 @@ const (
 	pollSeeking = 250 * time.Millisecond
 	pollAlone   = time.Second
 
+	// handOverTime is how long clients that have voted may take to finish when another
+	// node is about to lead.
+	handOverTime = time.Second
+
 	// retryAfter is how long a node that could not come to lead waits.
 	retryAfter = 500 * time.Millisecond
 )
@@ -70,13 +74,14 @@ type Node struct {
 	role   chan struct{} // has room for one; filled when this node has come to lead, or leads no more
 
 	finishing chan struct{} // held by blobs that wait for the bucket
-	stats     struct{ stores, aborts, conflicts, active atomic.Int64 }
+	stats     struct{ stores, aborts, conflicts, active, voting atomic.Int64 }
 
 	mu struct {
 		sync.Mutex
 		link    *link // to the leader; nil where there is none
 		changed chan struct{}
 		closing bool
+		ended   bool      // nothing is begun in the background any more
 		since   time.Time // when the link or the reign began
 	}
 }
@@ -109,7 +114,7 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Node, error) {
 		return nil, err
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	n.wg.Go(n.run)
+	n.do(n.run)
 	return n, nil
 }
 
@@ -120,6 +125,18 @@ func (n *Node) change(do func()) {
 	do()
 	close(n.mu.changed)
 	n.mu.changed = make(chan struct{})
+}
+
+// do has something done in the background. After Close it is not done, and do returns
+// false.
+func (n *Node) do(f func()) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.ended {
+		return false
+	}
+	n.wg.Go(f)
+	return true
 }
 
 // run decides whether to lead or whom to follow, until Close.
@@ -172,12 +189,14 @@ func (n *Node) seek() *link {
 	defer n.Log().Poll(pollAlone)
 	before := n.Log().End()
 	acquired := make(chan error, 1)
-	n.wg.Go(func() {
+	if !n.do(func() {
 		if n.opts.Reluctance != nil {
 			_ = bucket.Sleep(ctx, n.opts.Reluctance())
 		}
 		acquired <- n.opts.Lease.Acquire(ctx)
-	})
+	}) {
+		return nil
+	}
 	tick := time.NewTicker(pollSeeking)
 	defer tick.Stop()
 	tried := time.Now()
@@ -247,7 +266,9 @@ func (n *Node) Sync(ctx context.Context) error {
 			}
 		}
 		caught := make(chan error, 1)
-		n.wg.Go(func() { caught <- n.Log().CatchUp(ctx) })
+		if !n.do(func() { caught <- n.Log().CatchUp(ctx) }) {
+			return zodb.ErrClosed
+		}
 		select {
 		case err := <-caught:
 			return err
@@ -337,7 +358,10 @@ func (n *Node) Pack(ctx context.Context, tid zodb.Tid) error {
 	if stop() {
 		t.link.done(c)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return n.Sync(ctx) // so that its clients see what was dropped
 }
 
 // Stats implements zodb.Storage.
@@ -347,6 +371,7 @@ func (n *Node) Stats() zodb.Stats {
 	s.Aborts += n.stats.aborts.Load()
 	s.Conflicts += n.stats.conflicts.Load()
 	s.ActiveTxns += n.stats.active.Load()
+	s.Waiting += n.stats.voting.Load()
 	return s
 }
 
@@ -355,8 +380,12 @@ func (n *Node) Stats() zodb.Stats {
 func (n *Node) HandOver(ctx context.Context) error {
 	n.change(func() { n.mu.closing = true })
 	n.cancel()
-	err := n.Engine.HandOver(ctx)
-	return errors.Join(err, n.opts.Lease.Release(ctx))
+	short, cancel := context.WithTimeout(ctx, handOverTime)
+	defer cancel()
+	if err := n.Engine.HandOver(short); err != nil {
+		n.logger.Warn("handing over: a transaction that was voted for was not finished in time", "err", err)
+	}
+	return n.opts.Lease.Release(ctx)
 }
 
 // Close ends all work, and lets go of the lease.
@@ -364,6 +393,7 @@ func (n *Node) Close(ctx context.Context) error {
 	n.change(func() { n.mu.closing = true })
 	n.cancel()
 	err := n.Engine.Close(ctx)
+	n.change(func() { n.mu.ended = true })
 	n.wg.Wait()
 	return errors.Join(err, n.opts.Lease.Release(ctx))
 }

@@ -229,7 +229,7 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 	t.n.stats.active.Add(-1)
 	w.Finish(func(c *zodb.Commit, err error) {
 		done(c, err)
-		t.n.wg.Go(t.forgetBlobs) // not under the engine's lock
+		t.n.do(t.forgetBlobs) // not under the engine's lock
 	})
 }
 
@@ -250,7 +250,7 @@ func (t *transaction) Abort() {
 	t.leave()
 	t.n.stats.active.Add(-1)
 	t.n.stats.aborts.Add(1)
-	t.n.wg.Go(t.forgetBlobs)
+	t.n.do(t.forgetBlobs)
 }
 
 func (t *transaction) forgetBlobs() {
@@ -329,7 +329,9 @@ func (r *remote) StoreBlobOf(oid zodb.Oid, serial zodb.Tid, data []byte, id [16]
 
 func (r *remote) Vote(ctx context.Context) (zodb.Ballot, error) {
 	stop := context.AfterFunc(ctx, r.drop)
+	r.link.n.stats.voting.Add(1)
 	undone, conflicts, err := r.c.Vote(r.id)
+	r.link.n.stats.voting.Add(-1)
 	if !stop() && err != nil {
 		return zodb.Ballot{}, context.Cause(ctx)
 	}
@@ -338,12 +340,16 @@ func (r *remote) Vote(ctx context.Context) (zodb.Ballot, error) {
 
 // Finish implements zodb.Transaction: the log decides.
 func (r *remote) Finish(done func(*zodb.Commit, error)) {
-	r.link.n.wg.Go(func() {
+	begun := r.link.n.do(func() {
+		r.link.finishing.RLock()
 		tid, epoch, err := r.c.Finish(r.id)
+		if err == nil {
+			r.link.n.Expect(tid, epoch, r.origin, done)
+		}
+		r.link.finishing.RUnlock()
 		switch {
 		case err == nil:
 			r.back()
-			r.link.n.Expect(tid, epoch, r.origin, done)
 		case r.c.Err() != nil:
 			r.drop()
 			done(nil, fmt.Errorf("%w: %w", zodb.ErrOutcomeUnknown, err))
@@ -352,12 +358,15 @@ func (r *remote) Finish(done func(*zodb.Commit, error)) {
 			done(nil, err)
 		}
 	})
+	if !begun {
+		done(nil, fmt.Errorf("%w: this server is being stopped", zodb.ErrNotCommitted))
+	}
 }
 
 func (r *remote) Sequenced() (zodb.Tid, uint64) { return zodb.NoTid, 0 }
 
 func (r *remote) Abort() {
-	r.link.n.wg.Go(func() {
+	r.link.n.do(func() {
 		if r.c.TpcAbort(r.id) != nil {
 			r.drop()
 			return
@@ -422,7 +431,7 @@ func (u *upload) Abort() {
 	if u.done != nil {
 		return
 	}
-	u.n.wg.Go(func() {
+	u.n.do(func() {
 		if err := u.out.Abort(); err != nil && u.n.ctx.Err() == nil {
 			u.n.logger.Warn("could not delete an aborted blob; a sweep will", "object", u.out.ID().Name(), "err", err)
 		}
@@ -433,12 +442,16 @@ func (u *upload) Abort() {
 // finish has the blob completed while the client goes on.
 func (u *upload) finish() {
 	u.done = make(chan struct{})
-	u.n.wg.Go(func() {
+	begun := u.n.do(func() {
 		defer close(u.done)
 		u.n.finishing <- struct{}{} // those who have a place leave it by themselves
 		defer func() { <-u.n.finishing }()
 		u.size, u.err = u.out.Finish()
 	})
+	if !begun {
+		u.err = fmt.Errorf("%w: this server is being stopped", zodb.ErrNotCommitted)
+		close(u.done)
+	}
 }
 
 // finished waits until the blob stands.

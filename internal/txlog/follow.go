@@ -26,6 +26,7 @@ type feed struct {
 		sync.Mutex
 		objects map[Slot][]byte
 		bytes   int
+		end     Slot            // behind what the leader has said to be settled
 		look    bool            // ask the bucket
 		waiting []chan struct{} // closed when it was asked after they came
 		every   time.Duration   // ask it so often; 0 for never
@@ -66,6 +67,11 @@ func (l *Log) Offer(s Slot, data []byte) {
 		f.mu.objects[s] = data
 		f.mu.bytes += len(data)
 	})
+}
+
+// Reaches says that the log is known to stand up to before a slot.
+func (l *Log) Reaches(end Slot) {
+	l.feed.change(func() { l.feed.mu.end = max(l.feed.mu.end, end) })
 }
 
 // Look has the bucket asked for what is new, if this node follows.
@@ -109,6 +115,7 @@ func (f *feed) next(s Slot) (data []byte, gap bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	data = f.mu.objects[s]
+	gap = data == nil && f.mu.end > s
 	for have, b := range f.mu.objects {
 		if have <= s {
 			delete(f.mu.objects, have)
@@ -171,9 +178,8 @@ func (l *Log) follow(w *walker) {
 		if err == nil && (due || gap) {
 			last = time.Now()
 			waiting := l.feed.waiting()
-			if err = w.walk(l.ctx); err == nil && idle > 0 && idle%lookEvery == 0 {
-				err = w.lookBeyond(l.ctx)
-			}
+			// What it waits for may have been deleted below a checkpoint.
+			err = w.walkBeyond(l.ctx, gap || idle > 0 && idle%lookEvery == 0)
 			idle++
 			if err == nil {
 				release(waiting)
@@ -219,6 +225,19 @@ func (l *Log) follow(w *walker) {
 			return
 		}
 	}
+}
+
+// walkBeyond is walk for a node that follows. If it does not get on, and that is
+// doubted, it looks for a checkpoint beyond.
+func (w *walker) walkBeyond(ctx context.Context, doubted bool) error {
+	from := w.p
+	if err := w.walk(ctx); err != nil || w.p != from || !doubted {
+		return err
+	}
+	if err := w.lookBeyond(ctx); err != nil || w.p == from {
+		return err
+	}
+	return w.walk(ctx)
 }
 
 // takeOffered applies offered objects that follow what the walk has come to. It

@@ -210,7 +210,7 @@ func (c *conn) vote(k *call) (any, error) {
 		return nil, t.broken
 	}
 	t.votes++
-	last := t.votes >= maxVotes
+	last := t.votes >= maxVotes && c.peer() == nil // another node counts those of its clients
 	id, oneWay := slices.Clone(k.id), k.oneWay
 	c.tasks.Go(func() {
 		ballot, err := t.inner.Vote(c.ctx)
