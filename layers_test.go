@@ -41,6 +41,7 @@ var layers = []layer{
 	{dir: "internal/s3bucket", imports: "internal/bucket",
 		modules: "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go golang.org/x/sync"},
 	{dir: "internal/fileformat", imports: "internal/zodb", tests: "pgregory.net/rapid"},
+	{dir: "internal/lease", imports: "internal/zodb internal/bucket internal/fileformat", modules: "github.com/jackc/pgx/v5", tests: "internal/buckettest/faults"},
 	{dir: "internal/cache", modules: "github.com/maypok86/otter/v2"},
 	{dir: "internal/index", imports: "internal/zodb internal/fileformat", tests: "pgregory.net/rapid"},
 	{dir: "internal/blob", imports: "internal/zodb internal/bucket internal/cache"},

@@ -330,10 +330,11 @@ func (e *Engine) payload(ctx context.Context, txn *txlog.Transaction, rec *txlog
 	return data, err
 }
 
-// damage logs an error, if there is one, and says what could not be read.
+// damage logs an error, if there is one, and says what could not be read. That
+// something is not in memory is none.
 func (e *Engine) damage(err error, oid zodb.Oid, serial zodb.Tid) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, base.ErrMiss) {
+		return err
 	}
 	err = fmt.Errorf("loading object %s, revision %s: %w", oid, serial, err)
 	if !errors.Is(err, context.Canceled) {

@@ -81,6 +81,17 @@ def _keeps_attributes(directory):
     return True
 
 
+def environment():
+    """That of a program that reaches the gateway's buckets."""
+    environment = dict(
+        os.environ,
+        AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY,
+        AWS_EC2_METADATA_DISABLED="true")
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        environment.pop(name, None)
+    return environment
+
+
 class Gateway:
     """versitygw over a directory, on loopback."""
 
@@ -250,16 +261,10 @@ class Server:
         assert self.process is None
         self.starts += 1
         self.ready_lines = []
-        environment = dict(
-            os.environ,
-            AWS_ACCESS_KEY_ID=ACCESS_KEY, AWS_SECRET_ACCESS_KEY=SECRET_KEY,
-            AWS_EC2_METADATA_DISABLED="true")
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-            environment.pop(name, None)
         with open(self.stdout_path, "wb") as out, open(self.stderr_path, "wb") as err:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                env=environment, cwd=self.cwd)
+                env=environment(), cwd=self.cwd)
 
     def ready(self):
         """Whether all listeners stand; an error if the server has ended."""
@@ -378,6 +383,8 @@ def remove(path):
 def tool(*arguments, status=0):
     """Run the program to its end, and return what it prints."""
     done = subprocess.run([BINARY, *map(str, arguments)],
-                          capture_output=True, text=True, timeout=HANG)
+                          capture_output=True, text=True, timeout=HANG,
+                          env=environment())
+    assert not ALARMS.search(done.stderr), done.stderr
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout

@@ -1,12 +1,11 @@
 """Data.fs into a bucket and back: what ZODB's FileStorage reads is the same."""
 
-import os
-import pathlib
 import random
 import signal
 import subprocess
 import time
 
+import datafs
 import harness
 import pytest
 import transaction
@@ -92,36 +91,17 @@ def _history(db, rng):
 
 def _s3storage(*args, check=True):
     done = subprocess.run([harness.BINARY, *map(str, args)], capture_output=True, text=True, timeout=harness.HANG,
-                          env=dict(os.environ, AWS_ACCESS_KEY_ID=harness.ACCESS_KEY,
-                                   AWS_SECRET_ACCESS_KEY=harness.SECRET_KEY))
+                          env=harness.environment())
     assert not harness.ALARMS.search(done.stderr), done.stderr
     if check:
         assert done.returncode == 0, done.stderr
     return done
 
 
-def _transactions(path):
-    """All that an iterator says, of a file."""
-    storage = FileStorage(str(path), read_only=True)
-    try:
-        return [(t.tid, t.status, t.user, t.description, t.extension,
-                 [(r.oid, r.tid, r.data, r.data_txn) for r in t]) for t in storage.iterator()]
-    finally:
-        storage.close()
-
-
-def _blobs(directory):
-    root = pathlib.Path(directory)
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.blob")}
-
-
 def _same(tmp_path):
-    want, got = _transactions(tmp_path / "Data.fs"), _transactions(tmp_path / "out.fs")
-    for a, b in zip(want, got):
-        assert a == b
-    assert len(want) == len(got)
+    datafs.same(datafs.read(tmp_path / "Data.fs"), datafs.read(tmp_path / "out.fs"))
     fstest.check(str(tmp_path / "out.fs"))
-    assert _blobs(tmp_path / "blobs") == _blobs(tmp_path / "out-blobs")
+    assert datafs.blobs(tmp_path / "blobs") == datafs.blobs(tmp_path / "out-blobs")
 
 
 def _import(tmp_path, bucket, *flags, check=True):

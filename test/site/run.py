@@ -4,8 +4,10 @@ The server, and two Zopes with it in their zope.conf, are set up as an
 administrator does it, and everything else happens through their web pages: a site
 is made, edited, given files; edits are undone; both Zopes change the same objects
 at the same time; the database is packed. The server is stopped in order, and
-killed, under the running Zopes, which must go on by themselves. At the end a third
-Zope, which has nothing in a cache, must show the same.
+killed, under the running Zopes, which must go on by themselves. A third Zope, which
+has nothing in a cache, must show the same. At the end the database is exported,
+judged by ZODB's own tools, and imported into another bucket (see move.py), on which
+a Zope goes on.
 
     make site
     .site-venv/bin/python test/site/run.py --site plone --bucket s3
@@ -15,7 +17,7 @@ The first installs Plone, once, into .site-venv, from requirements.txt beside th
 file: 350 MB, which take a minute or more. Both sites take some three minutes.
 
 --reference does the same with ZEO's own server, which tells whether a failure is
-the server's. There the Zopes are restarted with the server: after its start it
+the server's. At the end its FileStorage is what is imported. There the Zopes are restarted with the server: after its start it
 gives oids out again that it gave to clients before, so two Zopes which go on make
 different objects with the same oid.
 
@@ -40,6 +42,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "interop")]
 import cms  # noqa: E402
 import harness  # noqa: E402
 import instance  # noqa: E402
+import move  # noqa: E402
 import zmi  # noqa: E402
 
 SITES = {"zope": zmi.Site, "plone": cms.Site}
@@ -62,10 +65,11 @@ EXPECTED = re.compile("ConflictError|ClientDisconnected")
 
 class Run:
 
-    def __init__(self, site, bucket, directory, reference, stack):
-        """What is started ends with the stack."""
+    def __init__(self, site, bucket, target, directory, reference, stack):
+        """What is started ends with the stack. The database ends in the target."""
         self.site = site
         self.bucket = bucket
+        self.target = target
         self.directory = directory
         self.reference = reference
         self.server = harness.Server(
@@ -130,6 +134,14 @@ class Run:
         self.start_zope()
         self.check()
         self.say("a third Zope shows the same")
+        self.stop()
+        move.Move(self.bucket, self.target, self.directory / "move", self.reference,
+                  self.say).run()
+        self.go_on()
+        self.say("a Zope goes on with what was imported")
+
+    def stop(self):
+        """Stop all, and look at what they have logged."""
         for zope in self.zopes:
             zope.stop()
         self.server.stop()
@@ -138,6 +150,23 @@ class Run:
         for zope in self.zopes:
             strange = [error for error in zope.errors() if not EXPECTED.search(error)]
             assert not strange, f"{zope.directory}/output has {strange}"
+
+    def go_on(self):
+        """A server over the target takes the place of the one that there was."""
+        self.server = harness.Server(
+            self.directory / "server-2", self.target, listen=self.server.host_port,
+            arguments=ARGUMENTS)
+        self.stack.callback(self.server.kill)
+        self.server.start()
+        del self.zopes[1:]
+        one, = self.zopes
+        one.start()
+        self.check()
+        self.edit(one)
+        self.check()
+        self.undo(one)
+        self.check()
+        self.stop()
 
     def edit(self, zope):
         self.revisions += 1
@@ -214,8 +243,9 @@ def main():
             if options.bucket == "s3":
                 gateway = harness.Gateway(directory / "gateway")
                 stack.callback(gateway.stop)
-            bucket = harness.Bucket(options.bucket, directory, gateway)
-            Run(SITES[name](), bucket, directory, options.reference, stack).run()
+            bucket, target = (harness.Bucket(options.bucket, directory, gateway)
+                              for _ in range(2))
+            Run(SITES[name](), bucket, target, directory, options.reference, stack).run()
         if not options.keep:
             shutil.rmtree(directory)
 
