@@ -125,6 +125,9 @@ func (e *Engine) sameReignLocked(reign int) error {
 	return nil
 }
 
+// Database returns the database's id.
+func (e *Engine) Database() txlog.DatabaseID { return e.format.Database }
+
 // Log returns the log, for the one who decides when to follow and when to lead.
 func (e *Engine) Log() *txlog.Log { return e.log }
 

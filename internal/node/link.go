@@ -69,7 +69,7 @@ func (n *Node) connect(ctx context.Context, end txlog.Position) *link {
 func (l *link) dial(ctx context.Context, follower zeo.LogFollower) (*zeo.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	c, err := zeo.Dial(ctx, l.leader.Address, zeo.ClientOptions{Storage: l.n.opts.Storage, Follower: follower})
+	c, err := l.n.opts.Dial(ctx, l.leader.Address, zeo.ClientOptions{Storage: l.n.opts.Storage, Follower: follower})
 	if err != nil {
 		return nil, err
 	}

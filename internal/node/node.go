@@ -12,6 +12,7 @@ import (
 	"s3storage/internal/bucket"
 	"s3storage/internal/engine"
 	"s3storage/internal/txlog"
+	"s3storage/internal/zeo"
 	"s3storage/internal/zodb"
 )
 
@@ -19,22 +20,27 @@ import (
 type Lease interface {
 	Acquire(ctx context.Context) error
 	Release(ctx context.Context) error
+	Close() error
 	String() string
 }
 
-// Options for Open. Lease and Storage are required, and those that the engine
+// Options for Open. OpenLease and Storage are required, and those that the engine
 // requires.
 type Options struct {
 	Engine engine.Options
 
-	// Lease is asked for before this node leads.
-	Lease Lease
+	// OpenLease opens the lease of a database, which is asked for before this node
+	// leads.
+	OpenLease func(txlog.DatabaseID) (Lease, error)
 
 	// Storage is the name under which all nodes serve this database.
 	Storage string
 
 	// Wait is for how long a transaction waits for a leader, default 30 s.
 	Wait time.Duration
+
+	// Dial connects to another node. Default zeo.Dial.
+	Dial func(ctx context.Context, address string, opts zeo.ClientOptions) (*zeo.Client, error)
 
 	// Reluctance returns for how long this node leaves it to others to ask for the
 	// lease first. It may be nil.
@@ -66,11 +72,13 @@ const (
 type Node struct {
 	*engine.Engine
 	opts   Options
+	lease  Lease
 	logger *slog.Logger
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	begun  chan error    // has room for one; what came of the first try to lead or to follow
 	role   chan struct{} // has room for one; filled when this node has come to lead, or leads no more
 
 	finishing chan struct{} // held by blobs that wait for the bucket
@@ -93,13 +101,18 @@ var (
 	_ zodb.Synced       = (*Node)(nil)
 )
 
-// Open opens the database in a bucket, or makes one in an empty bucket, and begins to
-// look for a leader, or to become it.
+// Open opens the database in a bucket, or makes one in an empty bucket. It returns
+// when this node leads, or follows a leader. If neither comes about in opts.Wait,
+// because the lease is held by a node that cannot be reached, it returns a node that
+// goes on trying, and can be read from.
 func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Node, error) {
 	if opts.Wait == 0 {
 		opts.Wait = 30 * time.Second
 	}
-	n := &Node{opts: opts, logger: opts.Engine.Logger, role: make(chan struct{}, 1), finishing: make(chan struct{}, maxFinishing)}
+	if opts.Dial == nil {
+		opts.Dial = zeo.Dial
+	}
+	n := &Node{opts: opts, logger: opts.Engine.Logger, role: make(chan struct{}, 1), begun: make(chan error, 1), finishing: make(chan struct{}, maxFinishing)}
 	n.mu.changed = make(chan struct{})
 	n.mu.since = time.Now()
 	n.opts.Engine.OnRole = func() {
@@ -113,9 +126,32 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Node, error) {
 	if n.Engine, err = engine.Follow(ctx, b, n.opts.Engine); err != nil {
 		return nil, err
 	}
+	if n.lease, err = opts.OpenLease(n.Database()); err != nil {
+		return nil, errors.Join(err, n.Engine.Close(ctx))
+	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.do(n.run)
+	wait, cancel := context.WithTimeout(ctx, opts.Wait)
+	defer cancel()
+	select {
+	case err = <-n.begun:
+	case <-wait.Done():
+		if err = context.Cause(ctx); err == nil {
+			n.logger.Warn("no node leads this database yet; it can be read, and writes wait", "lease", n.lease.String())
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.Close(context.WithoutCancel(ctx)))
+	}
 	return n, nil
+}
+
+// begin says how this node has begun: leading, following, or unable to do either.
+func (n *Node) begin(err error) {
+	select {
+	case n.begun <- err:
+	default: // that was said before
+	}
 }
 
 // change changes what those who wait for a leader look at.
@@ -150,7 +186,7 @@ func (n *Node) run() {
 			}
 			if n.Engine.ReadOnly() != nil && n.ctx.Err() == nil {
 				// Somebody else has it by now, or it stands in their way.
-				_ = n.opts.Lease.Release(n.ctx)
+				_ = n.lease.Release(n.ctx)
 			}
 			continue
 		}
@@ -170,6 +206,7 @@ func (n *Node) follow(l *link) {
 	n.Log().Poll(0)
 	n.Log().Look() // for what it wrote before
 	n.change(func() { n.mu.link, n.mu.since = l, time.Now() })
+	n.begin(nil)
 	err := l.wait(n.ctx)
 	n.change(func() { n.mu.link = nil })
 	l.close()
@@ -193,7 +230,7 @@ func (n *Node) seek() *link {
 		if n.opts.Reluctance != nil {
 			_ = bucket.Sleep(ctx, n.opts.Reluctance())
 		}
-		acquired <- n.opts.Lease.Acquire(ctx)
+		acquired <- n.lease.Acquire(ctx)
 	}) {
 		return nil
 	}
@@ -206,9 +243,10 @@ func (n *Node) seek() *link {
 			if err == nil {
 				err = n.lead(ctx)
 			}
+			n.begin(err)
 			if err != nil && n.ctx.Err() == nil {
-				n.logger.Error("cannot become the leader; trying again", "lease", n.opts.Lease.String(), "err", err)
-				_ = n.opts.Lease.Release(n.ctx)
+				n.logger.Error("cannot become the leader; trying again", "lease", n.lease.String(), "err", err)
+				_ = n.lease.Release(n.ctx)
 				_ = bucket.Sleep(n.ctx, retryAfter)
 			}
 			return nil
@@ -221,7 +259,7 @@ func (n *Node) seek() *link {
 			if l := n.connect(ctx, end); l != nil {
 				cancel()
 				if <-acquired == nil {
-					_ = n.opts.Lease.Release(n.ctx)
+					_ = n.lease.Release(n.ctx)
 				}
 				return l
 			}
@@ -240,7 +278,7 @@ func (n *Node) lead(ctx context.Context) error {
 	}
 	end := n.Log().End()
 	n.logger.Info("this node leads the database", "epoch", uint64(end.Epoch), "slot", uint64(end.Slot),
-		"lease", n.opts.Lease.String(), "took", time.Since(start).Round(time.Millisecond))
+		"lease", n.lease.String(), "took", time.Since(start).Round(time.Millisecond))
 	return nil
 }
 
@@ -385,7 +423,7 @@ func (n *Node) HandOver(ctx context.Context) error {
 	if err := n.Engine.HandOver(short); err != nil {
 		n.logger.Warn("handing over: a transaction that was voted for was not finished in time", "err", err)
 	}
-	return n.opts.Lease.Release(ctx)
+	return n.lease.Release(ctx)
 }
 
 // Close ends all work, and lets go of the lease.
@@ -395,7 +433,7 @@ func (n *Node) Close(ctx context.Context) error {
 	err := n.Engine.Close(ctx)
 	n.change(func() { n.mu.ended = true })
 	n.wg.Wait()
-	return errors.Join(err, n.opts.Lease.Release(ctx))
+	return errors.Join(err, n.lease.Release(ctx), n.lease.Close())
 }
 
 // A Status says what a node knows of who leads.
@@ -416,7 +454,7 @@ func (n *Node) Status() Status {
 	end := n.Log().End()
 	s := Status{
 		Leads: n.Engine.ReadOnly() == nil, Leader: end.Leader, Epoch: end.Epoch, Applied: end.Slot, End: end.Slot,
-		Last: n.LastTransaction(), Lease: n.opts.Lease.String(),
+		Last: n.LastTransaction(), Lease: n.lease.String(),
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
