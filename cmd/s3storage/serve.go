@@ -174,9 +174,7 @@ func (c *serveCmd) stop(server *zeo.Server, databases map[string]database, logge
 	defer cancel()
 	for name, db := range databases {
 		if db.node != nil && len(server.Followers(name)) > 0 {
-			if err := db.node.HandOver(ctx); err != nil {
-				logger.Warn("could not hand over to another server; one will take over", "storage", name, "err", err)
-			}
+			db.node.HandOver(ctx)
 		}
 	}
 	if err := server.Shutdown(ctx); err != nil {

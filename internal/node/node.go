@@ -64,6 +64,9 @@ const (
 	// node is about to lead.
 	handOverTime = time.Second
 
+	// releaseTime bounds how long this node tries to let go of the lease.
+	releaseTime = 2 * time.Second
+
 	// retryAfter is how long a node that could not come to lead waits.
 	retryAfter = 500 * time.Millisecond
 )
@@ -186,7 +189,7 @@ func (n *Node) run() {
 			}
 			if n.Engine.ReadOnly() != nil && n.ctx.Err() == nil {
 				// Somebody else has it by now, or it stands in their way.
-				_ = n.lease.Release(n.ctx)
+				n.release()
 			}
 			continue
 		}
@@ -246,7 +249,7 @@ func (n *Node) seek() *link {
 			n.begin(err)
 			if err != nil && n.ctx.Err() == nil {
 				n.logger.Error("cannot become the leader; trying again", "lease", n.lease.String(), "err", err)
-				_ = n.lease.Release(n.ctx)
+				n.release()
 				_ = bucket.Sleep(n.ctx, retryAfter)
 			}
 			return nil
@@ -259,7 +262,7 @@ func (n *Node) seek() *link {
 			if l := n.connect(ctx, end); l != nil {
 				cancel()
 				if <-acquired == nil {
-					_ = n.lease.Release(n.ctx)
+					n.release()
 				}
 				return l
 			}
@@ -267,6 +270,15 @@ func (n *Node) seek() *link {
 			<-acquired
 			return nil
 		}
+	}
+}
+
+// release lets go of the lease.
+func (n *Node) release() {
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
+	defer cancel()
+	if err := n.lease.Release(ctx); err != nil {
+		n.logger.Warn("could not let go of the lease; it runs out by itself", "lease", n.lease.String(), "err", err)
 	}
 }
 
@@ -415,7 +427,7 @@ func (n *Node) Stats() zodb.Stats {
 
 // HandOver has another node lead, if this one does and others follow it. Afterwards
 // this one takes no more transactions.
-func (n *Node) HandOver(ctx context.Context) error {
+func (n *Node) HandOver(ctx context.Context) {
 	n.change(func() { n.mu.closing = true })
 	n.cancel()
 	short, cancel := context.WithTimeout(ctx, handOverTime)
@@ -423,7 +435,7 @@ func (n *Node) HandOver(ctx context.Context) error {
 	if err := n.Engine.HandOver(short); err != nil {
 		n.logger.Warn("handing over: a transaction that was voted for was not finished in time", "err", err)
 	}
-	return n.lease.Release(ctx)
+	n.release()
 }
 
 // Close ends all work, and lets go of the lease.
@@ -433,7 +445,8 @@ func (n *Node) Close(ctx context.Context) error {
 	err := n.Engine.Close(ctx)
 	n.change(func() { n.mu.ended = true })
 	n.wg.Wait()
-	return errors.Join(err, n.lease.Release(ctx), n.lease.Close())
+	n.release()
+	return errors.Join(err, n.lease.Close())
 }
 
 // A Status says what a node knows of who leads.

@@ -59,7 +59,7 @@ func Follow(ctx context.Context, b bucket.Bucket, f *Format, o Observer, opts Op
 	if err != nil {
 		return nil, err
 	}
-	if err := w.toEnd(ctx); err != nil {
+	if err := w.toEnd(ctx, false); err != nil {
 		l.Close()
 		return nil, err
 	}

@@ -184,19 +184,20 @@ func Walk(ctx context.Context, b bucket.Bucket, f *Format, reset func(*Checkpoin
 	if err := w.begin(ctx); err != nil {
 		return w.p, err
 	}
-	err := w.toEnd(ctx)
+	err := w.toEnd(ctx, true)
 	return w.p, err
 }
 
-// toEnd walks to the end of the log, and makes sure that it is the end.
-func (w *walker) toEnd(ctx context.Context) error {
+// toEnd walks to the end of the log, and makes sure that it is the end, as checkFree
+// does.
+func (w *walker) toEnd(ctx context.Context, thorough bool) error {
 	for {
 		if err := w.walk(ctx); err != nil {
 			return err
 		}
 		again, err := w.look(ctx)
 		if err == nil && !again {
-			again, err = w.checkFree(ctx, true)
+			again, err = w.checkFree(ctx, thorough)
 		}
 		if err != nil || !again {
 			return err
