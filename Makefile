@@ -90,13 +90,21 @@ crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two ser
 	  done; \
 	done; done; done
 
+.PHONY: crash-commands
+crash-commands: setup ## KILLS (200) kills of each of import, pack, snapshot, restore and branch: directory, S3
+	@# New databases every ten kills: those before are deleted.
+	@for bucket in dir s3; do for round in $$(seq 10 10 $(KILLS)); do \
+	  $(VENV_PYTHON) test/crash/commands.py --kills 10 --bucket $$bucket; \
+	done; done
+
 .PHONY: oracle-long
 oracle-long: setup ## ORACLE_STEPS (10000) random operations, compared with ZEO's server and a FileStorage
 	ORACLE_STEPS=$${ORACLE_STEPS:-10000} $(PYTEST) -q -s -k file_storage $(PYTEST_ARGS) test/interop/test_oracle.py
 
 .PHONY: site
-site: $(SITE_STAMP) build-race ## a real Zope and a real Plone on the server; installs Plone first
+site: $(SITE_STAMP) build-race ## a real Zope and a real Plone on the server, and moved to it; installs Plone first
 	$(SITE_PYTHON) test/site/run.py
+	$(SITE_PYTHON) test/site/run.py --reference
 
 $(SITE_STAMP): test/site/requirements.txt
 	rm -rf .site-venv
@@ -127,4 +135,4 @@ clean: ## remove what was built and set up; ./data stays
 
 .PHONY: help
 help: ## this list
-	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z0-9-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20

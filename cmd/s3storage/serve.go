@@ -32,7 +32,7 @@ type serveCmd struct {
 	Advertise string `placeholder:"HOST:PORT" help:"Where other servers of the same databases reach this one. Default: the first --listen, with this machine's name in the place of all interfaces. none: nowhere."`
 
 	ReadOnly       bool       `help:"Nobody may write or pack by this server. It follows the one that writes, and never becomes it."`
-	At             *momentArg `placeholder:"MOMENT" help:"With --read-only: serve the databases as they were then. Writes nothing. Beside a server that writes, give a snapshot: what other moments need, it may delete."`
+	At             *momentArg `placeholder:"MOMENT" help:"With --read-only: serve the databases as they were then. Writes nothing, and may run beside a server, until that has packed to a later time or restored an earlier state: only a snapshot outlasts that."`
 	ListenReadOnly []string   `placeholder:"ADDRESS" sep:"none" help:"One more address, for clients that may only read and must not pack. May be given several times."`
 
 	TLS tlsFlags `embed:"" prefix:"tls-"`

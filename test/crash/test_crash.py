@@ -1,8 +1,9 @@
 """The crash tests in short form, and the proof that they can fail.
 
-`make crash-long` runs them at length.
+`make crash-long` and `make crash-commands` run them at length.
 """
 
+import commands
 import crash
 import judge
 import ledger
@@ -30,6 +31,10 @@ def _run(capsys, *arguments):
 def test_nothing_is_lost_torn_or_given_twice(capsys, arguments):
     code, output = _run(capsys, *arguments.split())
     assert code == 0, output
+
+
+def test_a_command_that_was_killed_does_its_work_when_it_is_run_again():
+    commands.main(["--kills", "1"])
 
 
 @pytest.mark.parametrize("tamper, expected", [

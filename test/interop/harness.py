@@ -384,7 +384,8 @@ def tool(*arguments, status=0):
     """Run the program to its end, and return what it prints."""
     done = subprocess.run([BINARY, *map(str, arguments)],
                           capture_output=True, text=True, timeout=HANG,
-                          env=environment())
+                          # The race detector waits a second at the end, by default.
+                          env=dict(environment(), GORACE="atexit_sleep_ms=0"))
     assert not ALARMS.search(done.stderr), done.stderr
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
