@@ -102,7 +102,7 @@ func (lo *logObserver) Settled(s txlog.Settled) {
 	t := e.state.tails[len(e.state.tails)-1]
 	t.end = s.End
 	t.objects++
-	if t.objects >= e.opts.FlushObjects || t.bytes >= int64(e.opts.FlushBytes) {
+	if e.grownLocked() {
 		e.janitor.pokeFlush()
 	}
 	e.endEpochsLocked(s.End.Epoch)
@@ -136,6 +136,12 @@ func (lo *logObserver) Settled(s txlog.Settled) {
 			e.uploads.forget(t)
 		}
 	}
+}
+
+// grownLocked tells whether the tail has grown enough to be written out.
+func (e *Engine) grownLocked() bool {
+	t := e.state.tails[len(e.state.tails)-1]
+	return t.objects >= e.opts.FlushObjects || t.bytes >= int64(e.opts.FlushBytes)
 }
 
 // settleLocked makes one transaction visible and tells everybody; t is nil for

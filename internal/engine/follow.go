@@ -26,6 +26,7 @@ func (lo *logObserver) Leads(p txlog.Position) {
 	e := (*Engine)(lo)
 	e.state.Lock()
 	last, packs, mark := e.state.last, e.state.packs, e.state.oidMark
+	grown := e.grownLocked()
 	e.state.Unlock()
 	e.oids.mu.Lock()
 	e.oids.next, e.oids.asked, e.oids.batch = max(1, mark), 0, 0 // 0 is the root's
@@ -41,7 +42,9 @@ func (lo *logObserver) Leads(p txlog.Position) {
 	}
 	e.seq.Unlock()
 	e.janitor.poke()
-	e.janitor.pokeFlush()
+	if grown {
+		e.janitor.pokeFlush()
+	}
 	e.opts.OnRole()
 }
 
