@@ -21,6 +21,7 @@
 //	internal/index                 from oid and tid to the place of a record: in memory, and in the files of the tables
 //	internal/cache                 what was read from a bucket, in memory and on local disk, bounded
 //	internal/extsort               sorts more than fits into memory
+//	internal/node                  a zodb.Storage that many nodes serve: who leads, following it, passing writes on
 //	internal/lease                 who may lead: leases from the bucket, PostgreSQL, memcached, Amazon SQS
 //	internal/fileformat            what all files in a bucket have in common
 //	internal/s3bucket              a bucket in S3; the only package that knows S3's SDK

@@ -57,6 +57,7 @@ var layers = []layer{
 	// The protocol knows storages by their interface, so that it can be tested
 	// on one in memory.
 	{dir: "internal/zeo", imports: "internal/zodb internal/pickle", modules: "github.com/tinylib/msgp"},
+	{dir: "internal/node", tests: "internal/storagetest", imports: "internal/zodb internal/bucket internal/blob internal/txlog internal/engine internal/zeo"},
 	{dir: "internal/bench", imports: "internal/zodb internal/filestorage internal/zeo"},
 
 	{dir: "internal/buckettest", imports: "internal/bucket", testing: true},

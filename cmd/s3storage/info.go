@@ -58,8 +58,8 @@ func (c *infoCmd) print(ctx context.Context, e *engine.Engine, b bucket.Bucket) 
 	}
 	row("oids below", "%s", s.End.OidMark)
 	row("log to be read", "%d objects, %d bytes, next is slot %d of epoch %d", s.LogObjects, s.LogBytes, s.End.Slot, s.End.Epoch)
-	if s.End.Leader != "" {
-		row("led by", "%s", s.End.Leader)
+	if s.End.Leader.Name != "" {
+		row("led by", "%s", s.End.Leader.Name)
 	}
 	for _, part := range []struct{ name, prefix string }{
 		{"segments", segment.Prefix}, {"index tables", index.Prefix}, {"log", txlog.Prefix}, {"payload", txlog.PayloadPrefix}, {"blobs", blob.Prefix}, {"bucket holds", ""},

@@ -8,12 +8,17 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"s3storage/internal/bucket"
 	"s3storage/internal/buckettest/faults"
 	"s3storage/internal/engine"
+	"s3storage/internal/lease"
+	"s3storage/internal/node"
+	"s3storage/internal/txlog"
 	"s3storage/internal/zeo"
 	"s3storage/internal/zodb"
 )
@@ -23,7 +28,10 @@ type serveCmd struct {
 	Storage map[string]string `placeholder:"NAME=BUCKET" mapsep:"none" help:"Serve another database under this name. May be given several times."`
 	Listen  []string          `placeholder:"ADDRESS" sep:"none" default:"127.0.0.1:8100" help:"HOST:PORT, [IPv6]:PORT, :PORT for all interfaces, or a path (or unix:PATH) for a socket. May be given several times. Default: ${default}."`
 
-	ReadOnly       bool       `help:"Nobody may write or pack. The server still takes over its buckets, like every other: it is no replica beside one that writes."`
+	Lease     string `placeholder:"LEASE" default:"bucket" help:"Who says which of the servers of a database may write: bucket, postgres://USER:PASSWORD@HOST/DATABASE, or none for a server that is alone. All servers need the same. See doc/leases.md. Default: ${default}."`
+	Advertise string `placeholder:"HOST:PORT" help:"Where other servers of the same databases reach this one. Default: the first --listen, with this machine's name in the place of all interfaces. none: nowhere."`
+
+	ReadOnly       bool       `help:"Nobody may write or pack by this server. It follows the one that writes, and never becomes it."`
 	At             *momentArg `placeholder:"MOMENT" help:"With --read-only: serve the databases as they were then. Writes nothing, and may run beside a server, until that has packed to a later time or restored an earlier state: only a snapshot outlasts that."`
 	ListenReadOnly []string   `placeholder:"ADDRESS" sep:"none" help:"One more address, for clients that may only read and must not pack. May be given several times."`
 
@@ -60,12 +68,14 @@ func (*serveCmd) Help() string {
   s3storage serve --storage main=s3://my-bucket/main --storage temp=mem://
   s3storage serve --listen :8100 --tls-cert zeo.pem --tls-key zeo-key.pem --tls-client-ca clients.pem
 
-One server at a time writes to a bucket. A second one takes over: the first says
-so in its log and takes no more writes; no transaction is lost.
+Any number of servers can serve one bucket: one leads, the others follow it and pass
+writes on. Clients connect to any of them, or are given several. If the one that leads
+is lost, another one leads within seconds, and no transaction that was acknowledged is
+lost.
 
 SIGTERM stops the server in order: transactions that were voted may finish, and
 blobs that are being sent get to their ends. A pack is given up, and drops nothing
-unless it was about to end.
+unless it was about to end. A server that leads hands over to another one.
 SIGHUP, with --tls-cert, has it read all files of TLS again, for new connections.
 
 A client that may only read gets ReadOnlyError unless its configuration says
@@ -77,7 +87,11 @@ const storageName = "1"
 
 // A served database.
 type database struct {
-	engine *engine.Engine
+	storage interface {
+		zodb.Storage
+		Close(context.Context) error
+	}
+	node   *node.Node // nil for one that shows the past
 	bucket *bucket.Observed
 }
 
@@ -104,29 +118,36 @@ func (c *serveCmd) Run() error {
 	if c.At != nil && !c.ReadOnly {
 		return errors.New("--at shows the past, which nobody can write to: give --read-only as well, or make a branch")
 	}
-	misled := make(chan error, 1)
-	databases, err := c.open(ctx, logger, doors[0].listener.Addr(), misled)
+	var server atomic.Pointer[zeo.Server]
+	misled := func(storage string) {
+		logger.Warn("clients may have cached what is not true any more: they are cut off, and check it when they connect again", "storage", storage)
+		if s := server.Load(); s != nil { // else there are no clients yet
+			s.HangUp(storage)
+		}
+	}
+	databases, err := c.open(ctx, logger, doors[0], certificates, misled)
 	if err != nil {
 		return err
 	}
 	storages := make(map[string]zodb.Storage)
 	for name, db := range databases {
-		storages[name] = db.engine
+		storages[name] = db.storage
 	}
 	encoding := zeo.Z5
 	if c.Msgpack {
 		encoding = zeo.M5
 	}
-	server := zeo.NewServer(storages, zeo.Options{
+	s := zeo.NewServer(storages, zeo.Options{
 		Logger:             logger,
 		Encoding:           encoding,
 		MaxFrame:           int(c.MaxFrame),
 		MaxConnections:     c.MaxConnections,
 		TransactionTimeout: time.Duration(c.TransactionTimeout),
 	})
+	server.Store(s)
 	failed := make(chan error, len(doors))
 	for _, d := range doors {
-		go func() { failed <- server.Serve(d.listener, d.access) }()
+		go func() { failed <- s.Serve(d.listener, d.access) }()
 	}
 	announce(os.Stdout, doors, databases)
 
@@ -141,26 +162,28 @@ func (c *serveCmd) Run() error {
 		case serveErr = <-failed:
 			logger.Error("cannot take connections any more; stopping", "err", serveErr)
 			running = false
-		case serveErr = <-misled:
-			logger.Error("stopping", "err", serveErr)
-			running = false
 		}
 	}
 	stop() // a second signal ends the process at once
-	return errors.Join(serveErr, c.stop(server, databases, logger))
+	return errors.Join(serveErr, c.stop(s, databases, logger))
 }
 
 // stop ends the service in order.
 func (c *serveCmd) stop(server *zeo.Server, databases map[string]database, logger *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.StopTimeout))
 	defer cancel()
+	for name, db := range databases {
+		if db.node != nil && len(server.Followers(name)) > 0 {
+			db.node.HandOver(ctx)
+		}
+	}
 	if err := server.Shutdown(ctx); err != nil {
 		logger.Warn("the time to stop is over: clients were cut off in the midst of a transaction or a blob, or a pack went on", "err", err)
 	}
 	var errs []error
 	for name, db := range databases {
-		errs = append(errs, db.engine.Close(ctx))
-		attrs := []any{"storage", name, "commits", db.engine.Stats().Commits}
+		errs = append(errs, db.storage.Close(ctx))
+		attrs := []any{"storage", name, "commits", db.storage.Stats().Commits}
 		for k, s := range db.bucket.Snapshot().Kinds {
 			if s.Count > 0 {
 				attrs = append(attrs, bucket.Kind(k).String(), s.Count)
@@ -171,9 +194,9 @@ func (c *serveCmd) stop(server *zeo.Server, databases map[string]database, logge
 	return errors.Join(errs...)
 }
 
-// open opens all databases, or none. misled gets an error when clients may have
-// cached what is not true.
-func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr, misled chan<- error) (map[string]database, error) {
+// open opens all databases, or none. misled is called when clients of a storage may
+// have cached what is not true.
+func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, certificates *tlsFiles, misled func(storage string)) (map[string]database, error) {
 	locations := make(map[string]string)
 	for name, location := range c.Storage {
 		locations[name] = location
@@ -217,34 +240,72 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr,
 			FlushBytes:   int(c.FlushBytes),
 			FlushObjects: c.FlushObjects,
 			SweepAfter:   time.Duration(c.SweepAfter),
-			Node:         fmt.Sprintf("%s, process %d, %s", host, os.Getpid(), addr),
+			Node:         host,
+			Address:      c.advertised(first.listener.Addr(), host),
 			Creator:      "s3storage " + version,
 			OpenBucket:   openExisting,
-			OnMisled: func() {
-				select {
-				case misled <- fmt.Errorf("another server has taken %s back to an earlier state, or has written so much that this one "+
-					"could not follow: clients have to check what they have cached, which they do when they connect again; "+
-					"start the server again", location):
-				default:
-				}
-			},
-			Logger: logger.With("storage", name),
+			OnMisled:     func() { misled(name) },
+			Logger:       logger.With("storage", name),
 		}
-		open := engine.Open
+		db := database{bucket: observed}
 		if c.At != nil {
-			opts.At, open = c.At.Moment, engine.OpenReadOnly
+			opts.At = c.At.Moment
+			db.storage, err = engine.OpenReadOnly(ctx, observed, opts)
+		} else {
+			db.node, err = node.Open(ctx, observed, node.Options{
+				Engine:    opts,
+				Storage:   name,
+				Dial:      certificates.dialer(first),
+				OpenLease: func(id txlog.DatabaseID) (node.Lease, error) { return c.openLease(ctx, id, observed, &opts) },
+			})
+			db.storage = db.node
 		}
-		e, err := open(ctx, observed, opts)
 		if errors.Is(err, bucket.ErrDenied) {
 			err = fmt.Errorf("%w\na server must be allowed to read, write, list and delete objects in its bucket", err)
 		}
 		if err != nil {
 			return nil, err
 		}
-		databases[name] = database{e, observed}
+		databases[name] = db
 	}
 	return databases, nil
 }
+
+// advertised returns where other servers reach this one.
+func (c *serveCmd) advertised(first net.Addr, host string) string {
+	switch {
+	case c.Advertise == "none":
+		return ""
+	case c.Advertise != "":
+		return c.Advertise
+	}
+	tcp, ok := first.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return first.String()
+	}
+	return net.JoinHostPort(host, strconv.Itoa(tcp.Port))
+}
+
+// openLease opens the lease of a database. A server for reading never asks for one.
+func (c *serveCmd) openLease(ctx context.Context, id txlog.DatabaseID, b bucket.Bucket, opts *engine.Options) (node.Lease, error) {
+	if c.ReadOnly {
+		return never{}, nil
+	}
+	return lease.Open(ctx, c.Lease, lease.Options{
+		Database: id, Node: opts.Node, Address: opts.Address, Bucket: b, Logger: opts.Logger,
+	})
+}
+
+// never is the lease of a server that must not lead.
+type never struct{}
+
+func (never) Acquire(ctx context.Context) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
+}
+func (never) Release(context.Context) error { return nil }
+func (never) Close() error                  { return nil }
+func (never) String() string                { return "never, for this server is for reading only" }
 
 func (c *serveCmd) logger() *slog.Logger {
 	var level slog.Level

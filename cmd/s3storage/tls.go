@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"s3storage/internal/zeo"
 )
 
 // tlsFlags are the options that begin with --tls.
@@ -83,6 +86,26 @@ func (t *tlsFiles) config() *tls.Config {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 			return t.current.Load(), nil
 		},
+	}
+}
+
+// dialer returns how a server connects to others like it, whose first address is one
+// like this: it shows the certificate that it has as a server, and believes the
+// authorities of --tls-client-ca, or those of the system.
+func (t *tlsFiles) dialer(first door) func(context.Context, string, zeo.ClientOptions) (*zeo.Client, error) {
+	if first.access.TLS == nil {
+		return nil
+	}
+	return func(ctx context.Context, address string, opts zeo.ClientOptions) (*zeo.Client, error) {
+		own := t.current.Load()
+		d := tls.Dialer{Config: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: own.Certificates, RootCAs: own.ClientCAs}}
+		conn, err := d.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return nil, err
+		}
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		defer stop()
+		return zeo.NewClient(conn, opts)
 	}
 }
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -43,6 +42,8 @@ func (lo *logObserver) Reset(ctx context.Context, c *txlog.Checkpoint) error {
 	}
 	// The last transaction may be an imported one that a pack has dropped.
 	e.state.last, e.state.oidMark = max(p.LastTid, v.Last(), b.Packed), p.OidMark
+	e.state.epoch = p.Epoch
+	e.failExpectedLocked(func(expected) bool { return true }, zodb.ErrOutcomeUnknown)
 	e.announceLocked()
 	return nil
 }
@@ -76,8 +77,8 @@ func (lo *logObserver) Fetch(ctx context.Context, o *txlog.Object) error {
 }
 
 // Settled makes the transactions of a log object visible, and adopts bases.
-func (lo *logObserver) Settled(o *txlog.Object, end txlog.Position) {
-	e := (*Engine)(lo)
+func (lo *logObserver) Settled(s txlog.Settled) {
+	e, o := (*Engine)(lo), s.Object
 	mine := make([]*transaction, len(o.Entries))
 	e.seq.Lock()
 	for i, entry := range o.Entries {
@@ -89,18 +90,23 @@ func (lo *logObserver) Settled(o *txlog.Object, end txlog.Position) {
 
 	e.state.Lock()
 	e.state.oidMark = max(e.state.oidMark, o.OidMark) // a seal has none
-	e.state.tails[len(e.state.tails)-1].extend(o.Size, end)
+	e.state.tails[len(e.state.tails)-1].extend(o.Size, s.End)
 	for i, entry := range o.Entries {
 		switch {
 		case entry.Txn != nil:
-			e.settleLocked(entry.Txn, mine[i])
+			e.settleLocked(entry.Txn, mine[i], e.expectedLocked(entry.Txn.Tid, o.Epoch))
 		case entry.Base != nil:
 			e.adoptLocked(entry.Base)
 		}
 	}
-	t := e.state.tails[len(e.state.tails)-1]
-	if len(t.log) >= e.opts.FlushObjects || t.bytes() >= int64(e.opts.FlushBytes) {
+	if e.grownLocked() {
 		e.janitor.pokeFlush()
+	}
+	e.endEpochsLocked(s.End.Epoch)
+	if s.Data != nil {
+		for f := range e.state.followers {
+			f.LogObject(uint64(o.Slot), s.Data)
+		}
 	}
 	e.announceLocked()
 	e.state.Unlock()
@@ -129,18 +135,21 @@ func (lo *logObserver) Settled(o *txlog.Object, end txlog.Position) {
 	}
 }
 
+// grownLocked tells whether the tail has grown enough to be written out.
+func (e *Engine) grownLocked() bool {
+	t := e.state.tails[len(e.state.tails)-1]
+	return len(t.log) >= e.opts.FlushObjects || t.bytes() >= int64(e.opts.FlushBytes)
+}
+
 // settleLocked makes one transaction visible and tells everybody; t is nil for
-// one that was read from the log.
-func (e *Engine) settleLocked(txn *txlog.Transaction, t *transaction) {
+// one that was read from the log, and x for one that no client of this node waits
+// for.
+func (e *Engine) settleLocked(txn *txlog.Transaction, t *transaction, x *expected) {
 	e.state.tails[len(e.state.tails)-1].add(txn)
 	e.state.last = txn.Tid
-	oids := make([]zodb.Oid, len(txn.Records))
-	for i := range txn.Records {
-		oids[i] = txn.Records[i].Oid
-	}
-	c := &zodb.Commit{Tid: txn.Tid, Oids: oids, Info: e.infoLocked()}
+	c := commitOf(txn, e.infoLocked())
 	for obs := range e.state.observers {
-		if t == nil || obs != t.origin {
+		if (t == nil || obs != t.origin) && (x == nil || obs != x.origin) {
 			obs.Committed(c)
 		}
 	}
@@ -150,6 +159,18 @@ func (e *Engine) settleLocked(txn *txlog.Transaction, t *transaction) {
 		e.stats.commits.Add(1)
 		t.done(c, nil)
 	}
+	if x != nil {
+		e.stats.commits.Add(1)
+		x.done(c, nil)
+	}
+}
+
+func commitOf(txn *txlog.Transaction, info zodb.Info) *zodb.Commit {
+	c := &zodb.Commit{Tid: txn.Tid, Oids: make([]zodb.Oid, len(txn.Records)), Info: info}
+	for i := range txn.Records {
+		c.Oids[i] = txn.Records[i].Oid
+	}
+	return c
 }
 
 // An adoption is a base that the log may come to adopt.
@@ -212,27 +233,4 @@ func (e *Engine) misledLocked() {
 	if e.opts.OnMisled != nil && len(e.state.observers) > 0 {
 		e.janitor.do(e.opts.OnMisled)
 	}
-}
-
-// Deposed ends all writing: another node leads.
-func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
-	e := (*Engine)(lo)
-	leader := by.By
-	if leader == "" {
-		leader = "an unknown node"
-	}
-	e.opts.Logger.Error("ANOTHER SERVER HAS TAKEN OVER this database; this one takes no more writes, "+
-		"transactions that it had not acknowledged failed; stop one of the two servers",
-		"bucket", e.bucket.Properties().Location, "leader", leader, "slot", by.Slot)
-	why := fmt.Errorf("%w: the server %s has taken over this database", zodb.ErrReadOnly, leader)
-	e.seq.Lock()
-	// Nothing was sequenced since the log found out, or it is among these.
-	failed := e.seq.finishing
-	e.seq.finishing = make(map[zodb.Tid]*transaction)
-	e.seq.readOnly = why
-	e.seq.Unlock()
-	for _, t := range failed {
-		t.done(nil, fmt.Errorf("%w; the transaction was not committed", why))
-	}
-	e.endWrites(why)
 }

@@ -16,7 +16,8 @@ import (
 type uploads struct {
 	mu struct {
 		sync.Mutex
-		names map[string]struct{}
+		names     map[string]struct{}
+		announced map[string]struct{} // by other nodes, which put them
 	}
 }
 
@@ -39,7 +40,8 @@ func (u *uploads) has(name string) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	_, ok := u.mu.names[name]
-	return ok
+	_, announced := u.mu.announced[name]
+	return ok || announced
 }
 
 // forget is called when the transaction is settled.
@@ -55,7 +57,8 @@ func (u *uploads) forget(t *transaction) {
 // An upload is a zodb.BlobUpload.
 type upload struct {
 	e   *Engine
-	out *blob.Upload
+	id  blob.ID
+	out *blob.Upload // nil if another node has put it
 
 	done chan struct{} // nil until a transaction takes it over; closed when the blob stands or failed
 	size int64
@@ -78,12 +81,13 @@ func (e *Engine) NewBlob(ctx context.Context) (zodb.BlobUpload, error) {
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	u := &upload{e: e, out: blob.NewUpload(ctx, e.bucket, e.format.Database)}
+	out := blob.NewUpload(ctx, e.bucket, e.format.Database)
+	u := &upload{e: e, id: out.ID(), out: out}
 	e.uploads.add(u.name()) // the object cannot stand before Finish
 	return u, nil
 }
 
-func (u *upload) name() string { return u.out.ID().Name() }
+func (u *upload) name() string { return u.id.Name() }
 
 // Write implements io.Writer.
 func (u *upload) Write(p []byte) (int, error) { return u.out.Write(p) }
@@ -101,11 +105,19 @@ func (u *upload) discard() {
 		if u.done != nil {
 			<-u.done
 		}
-		if err := u.out.Abort(); err != nil && u.e.janitor.ctx.Err() == nil {
+		if err := u.remove(); err != nil && u.e.janitor.ctx.Err() == nil {
 			u.e.opts.Logger.Warn("could not delete an aborted blob; a sweep will", "object", u.name(), "err", err)
 		}
 		u.e.uploads.remove(u.name())
 	})
+}
+
+// remove deletes what was put.
+func (u *upload) remove() error {
+	if u.out != nil {
+		return u.out.Abort()
+	}
+	return u.e.bucket.Delete(u.e.janitor.ctx, u.name())
 }
 
 // finish has the blob completed while the client goes on.
@@ -133,12 +145,12 @@ func (u *upload) finished(ctx context.Context) error {
 }
 
 // ref is how the log names the blob, once it stands.
-func (u *upload) ref() *blob.Ref { return &blob.Ref{ID: u.out.ID(), Size: u.size} }
+func (u *upload) ref() *blob.Ref { return &blob.Ref{ID: u.id, Size: u.size} }
 
 // StoreBlob implements zodb.Transaction.
 func (t *transaction) StoreBlob(oid zodb.Oid, serial zodb.Tid, data []byte, b zodb.BlobUpload) error {
 	u, ok := b.(*upload)
-	if !ok || u.e != t.e || u.done != nil {
+	if !ok || u.e != t.e || u.done != nil || u.out == nil {
 		return fmt.Errorf("the blob of object %s is no open upload to this storage", oid)
 	}
 	err := t.change(change{

@@ -15,12 +15,14 @@ import (
 	"s3storage/internal/index"
 	"s3storage/internal/segment"
 	"s3storage/internal/txlog"
+	"s3storage/internal/zodb"
 )
 
 // hold has no other change of the base made until let is called.
 func (e *Engine) hold(ctx context.Context) (let func(), err error) {
 	select {
 	case e.changing <- struct{}{}:
+		e.making = e.reign()
 		return func() { <-e.changing }, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
@@ -53,6 +55,22 @@ func (e *Engine) successor() *base.Base {
 	return &b
 }
 
+// grown returns an error unless a base has the files of another one and some more
+// behind them: if another node has led meanwhile, it may have joined or packed them.
+func grown(b, from *base.Base) error {
+	same := len(b.Segments) >= len(from.Segments) && len(b.Tables) >= len(from.Tables)
+	for i := 0; same && i < len(from.Segments); i++ {
+		same = b.Segments[i].ID == from.Segments[i].ID
+	}
+	for i := 0; same && i < len(from.Tables); i++ {
+		same = b.Tables[i].ID == from.Tables[i].ID
+	}
+	if !same {
+		return fmt.Errorf("%w: another server has changed the files of this database meanwhile", zodb.ErrNotCommitted)
+	}
+	return nil
+}
+
 // adopt has the log adopt a successor of the present base, and waits until it has.
 // The caller holds the changes of the base. If ready is given, it decides under the
 // lock that orders transactions whether it may be put into the log now; where it
@@ -77,6 +95,9 @@ func (e *Engine) adopt(ctx context.Context, b *base.Base, why txlog.BaseKind, bl
 	e.state.Unlock()
 	e.seq.Lock()
 	err = e.leadsLocked()
+	if err == nil {
+		err = e.sameReignLocked(e.making)
+	}
 	ok := true
 	if err == nil && ready != nil {
 		ok, err = ready()
@@ -94,7 +115,7 @@ func (e *Engine) adopt(ctx context.Context, b *base.Base, why txlog.BaseKind, bl
 		e.state.Unlock()
 		return false, err
 	}
-	if err := e.awaitLead(context.WithoutCancel(ctx), func() bool { return e.state.view == v }); err != nil {
+	if err := e.awaitLead(context.WithoutCancel(ctx), e.making, func() bool { return e.state.view == v }); err != nil {
 		return false, fmt.Errorf("%w; whether the log has adopted %s will be known when the database is opened again", err, name)
 	}
 	if err := e.checkpoint(ctx); err != nil {

@@ -40,6 +40,8 @@ type transaction struct {
 	txn   txlog.Transaction
 	locks *lockRequest // held, unless nil
 	pins  []pin        // likewise
+	reign int          // of this node, in which it was judged
+	epoch txlog.Epoch  // in which it was put into the log
 
 	mu struct {
 		sync.Mutex
@@ -204,6 +206,7 @@ func (t *transaction) Vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 
 func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) {
 	e := t.e
+	t.reign = e.reign()
 	if err := e.ReadOnly(); err != nil {
 		return ballot, err
 	}
@@ -431,12 +434,15 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 
 	e.seq.Lock()
 	// A closed engine still takes what was voted: Close waits for it.
-	if err = e.seq.readOnly; err == nil || errors.Is(err, zodb.ErrClosed) {
-		err = nil
+	if err = e.leadsLocked(); err == nil {
+		err = e.sameReignLocked(t.reign)
+	}
+	if err == nil {
 		if t.txn.Tid = t.tid; t.tid == zodb.NoTid {
 			t.txn.Tid = max(zodb.TidAt(e.opts.Now()), e.seq.last+1)
 		}
 		e.seq.last = t.txn.Tid
+		t.epoch = e.seq.epoch
 		e.seq.finishing[t.txn.Tid] = t
 		for _, rec := range t.txn.Records {
 			e.seq.pending[rec.Oid] = newest{t.txn.Tid, rec.Kind != txlog.RecordDeletion}
@@ -450,7 +456,7 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 	e.locks.release(t.locks)
 	if err != nil {
 		t.discard()
-		done(nil, fmt.Errorf("%w; the transaction was not committed", err))
+		done(nil, fmt.Errorf("%w: %w", zodb.ErrNotCommitted, err))
 	}
 }
 

@@ -82,6 +82,7 @@ type Options struct {
 	Log     txlog.Config
 	Memory  uint64 // bytes of the cache in memory; 0 stands for 64 MiB
 	Node    string // names this node to people
+	Address string // where other nodes reach this one; empty where they do not
 	Creator string // name and version of the program
 	Logger  *slog.Logger
 
@@ -131,6 +132,10 @@ type Options struct {
 	// which this one is a branch of.
 	OpenBucket func(ctx context.Context, location string) (bucket.Bucket, error)
 
+	// OnRole is called when this node has come to lead, and when it leads no more. It
+	// must not wait. It may be nil.
+	OnRole func()
+
 	// Now is the clock that tids come from. Default time.Now.
 	Now func() time.Time
 }
@@ -155,6 +160,7 @@ type Engine struct {
 	finishing chan struct{} // held by blobs that wait for the bucket
 
 	changing chan struct{} // held by the one change of the base that is under way
+	making   int           // of which reign that is; for the one that holds changing
 
 	state struct { // what is settled
 		sync.RWMutex
@@ -170,7 +176,10 @@ type Engine struct {
 		last         zodb.Tid
 		oidMark      zodb.Oid
 		observers    map[zodb.Observer]struct{}
-		changed      chan struct{} // closed at the next change, if anybody waits
+		epoch        txlog.Epoch                   // of the log's end
+		expected     map[zodb.Tid]expected         // that another node has put into its log for clients of this one
+		followers    map[zodb.LogObserver]struct{} // told of what this node writes to the log
+		changed      chan struct{}                 // closed at the next change, if anybody waits
 	}
 
 	seq struct { // what is sequenced
@@ -181,7 +190,9 @@ type Engine struct {
 		finishing map[zodb.Tid]*transaction
 		late      map[zodb.Tid]*transaction // settled since the pack under way last looked; nil if there is none
 		pins      map[pin]int               // revisions that voted transactions share data with
-		readOnly  error                     // why there are no writes any more, if so
+		reign     int                       // how often this node has come to lead
+		epoch     txlog.Epoch               // that it leads
+		readOnly  error                     // why there are no writes now, if so
 	}
 
 	stats struct {
@@ -199,14 +210,32 @@ var (
 // more.
 func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
 	opts.setDefaults()
+	f, err := formatOf(ctx, b, &opts)
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, b, f, opts, txlog.Open)
+}
+
+// Follow opens the database in a bucket, or makes one in an empty bucket, and
+// follows what other nodes commit. It takes no writes until Lead.
+func Follow(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, error) {
+	opts.setDefaults()
+	f, err := formatOf(ctx, b, &opts)
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, b, f, opts, txlog.Follow)
+}
+
+// formatOf returns the format of the database in a bucket, which is made if there is
+// none.
+func formatOf(ctx context.Context, b bucket.Bucket, opts *Options) (*txlog.Format, error) {
 	f, err := txlog.ReadFormat(ctx, b)
 	if errors.Is(err, txlog.ErrNoDatabase) {
 		f, err = txlog.Create(ctx, b, txlog.Format{Creator: opts.Creator, Created: opts.Now()})
 	}
-	if err != nil {
-		return nil, err
-	}
-	return open(ctx, b, f, opts)
+	return f, err
 }
 
 // OpenExisting does what Open does, but makes no database.
@@ -216,21 +245,24 @@ func OpenExisting(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, 
 	if err != nil {
 		return nil, err
 	}
-	return open(ctx, b, f, opts)
+	return open(ctx, b, f, opts, txlog.Open)
 }
 
-func open(ctx context.Context, b bucket.Bucket, f *txlog.Format, opts Options) (*Engine, error) {
+// openLog opens a log: txlog.Open or txlog.Follow.
+type openLog func(context.Context, bucket.Bucket, *txlog.Format, txlog.Observer, txlog.Options) (*txlog.Log, error)
+
+func open(ctx context.Context, b bucket.Bucket, f *txlog.Format, opts Options, openLog openLog) (*Engine, error) {
 	e, err := newEngine(b, f, opts)
 	if err != nil {
 		return nil, err
 	}
 	start := opts.Now()
-	e.log, err = txlog.Open(ctx, b, f, (*logObserver)(e), txlog.Options{Config: opts.Log, Node: opts.Node, Logger: opts.Logger})
+	e.log, err = openLog(ctx, b, f, (*logObserver)(e), txlog.Options{
+		Config: opts.Log, Node: txlog.Node{Name: opts.Node, Address: opts.Address}, Logger: opts.Logger,
+	})
 	if err != nil {
 		return nil, errors.Join(err, e.disk.Close())
 	}
-	e.seq.last, e.seq.packs = e.state.last, e.state.packs
-	e.oids.next = max(1, e.state.oidMark) // 0 is the root's
 	info := e.Info()
 	opts.Logger.Info("opened database", "bucket", b.Properties().Location, "database", f.Database,
 		"objects", info.Objects, "bytes", info.Size, "last", e.state.last,
@@ -262,6 +294,9 @@ func (o *Options) setDefaults() {
 	if o.SweepAfter == 0 {
 		o.SweepAfter = 10 * time.Minute
 	}
+	if o.OnRole == nil {
+		o.OnRole = func() {}
+	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -286,10 +321,14 @@ func newEngine(b bucket.Bucket, f *txlog.Format, opts Options) (*Engine, error) 
 	e.reader = &base.Reader{Bucket: b, Database: f.Database, Memory: e.cache, Disk: e.disk, Open: opts.OpenBucket}
 	e.state.adopting = make(map[txlog.BaseID]adoption)
 	e.state.observers = make(map[zodb.Observer]struct{})
+	e.state.expected = make(map[zodb.Tid]expected)
+	e.state.followers = make(map[zodb.LogObserver]struct{})
 	e.uploads.mu.names = make(map[string]struct{})
+	e.uploads.mu.announced = make(map[string]struct{})
 	e.seq.pins = make(map[pin]int)
 	e.seq.pending = make(map[zodb.Oid]newest)
 	e.seq.finishing = make(map[zodb.Tid]*transaction)
+	e.seq.readOnly = errFollows
 	return e, nil
 }
 
@@ -323,6 +362,7 @@ func (e *Engine) stopped() {
 	e.seq.readOnly = fmt.Errorf("%w: the server was stopped", zodb.ErrReadOnly)
 	e.seq.Unlock()
 	e.state.Lock()
+	e.failExpectedLocked(func(expected) bool { return true }, zodb.ErrOutcomeUnknown)
 	e.announceLocked()
 	e.state.Unlock()
 }
@@ -421,15 +461,31 @@ func (e *Engine) announceLocked() {
 }
 
 // await waits until reached, which is called with the state locked, returns
-// true. It fails when there are no writes any more: what is reached then may be
-// another leader's doing.
+// true. It fails when there are no writes any more, or when another node has led
+// since it was called: what is reached then may be another leader's doing.
 func (e *Engine) await(ctx context.Context, reached func() bool) error {
-	return e.awaitWhile(ctx, e.ReadOnly, reached)
+	reign := e.reign()
+	return e.awaitWhile(ctx, func() error {
+		e.seq.Lock()
+		defer e.seq.Unlock()
+		if err := e.sameReignLocked(reign); err != nil {
+			return err
+		}
+		return e.seq.readOnly
+	}, reached)
 }
 
-// awaitLead does it also while the engine is being closed.
-func (e *Engine) awaitLead(ctx context.Context, reached func() bool) error {
-	return e.awaitWhile(ctx, e.leads, reached)
+// awaitLead does it for what was begun in that reign, also while the engine is
+// being closed.
+func (e *Engine) awaitLead(ctx context.Context, reign int, reached func() bool) error {
+	return e.awaitWhile(ctx, func() error {
+		e.seq.Lock()
+		defer e.seq.Unlock()
+		if err := e.sameReignLocked(reign); err != nil {
+			return err
+		}
+		return e.leadsLocked()
+	}, reached)
 }
 
 func (e *Engine) awaitWhile(ctx context.Context, refused func() error, reached func() bool) error {

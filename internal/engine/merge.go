@@ -136,6 +136,9 @@ func (e *Engine) mergeOnce(ctx context.Context) (bool, error) {
 	}
 	defer let()
 	b := e.successor()
+	if err := grown(b, v.Base); err != nil {
+		return false, err
+	}
 	if firstTable >= 0 {
 		b.Tables = append(tables, b.Tables[len(v.Tables):]...)
 	}

@@ -323,6 +323,9 @@ func (e *Engine) adoptPack(ctx context.Context, p *packPlan, seen zodb.Tid, segm
 	}
 	defer let()
 	b := e.successor()
+	if err := grown(b, p.v.Base); err != nil {
+		return false, err
+	}
 	// There were only flushes meanwhile, which have added to the ends.
 	b.Segments = append(slices.Clone(segments), b.Segments[len(p.v.Segments):]...)
 	b.Tables = append(slices.Clone(tables), b.Tables[len(p.v.Tables):]...)

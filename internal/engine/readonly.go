@@ -48,7 +48,7 @@ func (e *Engine) readLog(ctx context.Context) error {
 		func(o *txlog.Object, end txlog.Position) error {
 			err := lo.Fetch(ctx, o)
 			if err == nil {
-				lo.Settled(o, end)
+				lo.Settled(txlog.Settled{Object: o, End: end})
 			}
 			return err
 		})

@@ -28,9 +28,22 @@ const (
 // clean deletes what is no longer needed, until ctx is done.
 func (e *Engine) clean(ctx context.Context) {
 	sweepAt := time.Now().Add(e.opts.SweepAfter)
-	for {
-		next, sweep, err := e.expire(ctx)
-		if err == nil && (sweep || !time.Now().Before(sweepAt)) {
+	for led := true; ; {
+		var next time.Time
+		var sweep bool
+		var err error
+		switch leads := e.leads() == nil; {
+		case !leads:
+			led = false
+			next = e.letGo()
+		case !led:
+			led = true
+			sweepAt = time.Now().Add(e.opts.SweepAfter)
+			fallthrough
+		default:
+			next, sweep, err = e.expire(ctx)
+		}
+		if err == nil && led && (sweep || !time.Now().Before(sweepAt)) {
 			err = e.sweep(ctx)
 			sweepAt = time.Now().Add(sweepEvery)
 		}
@@ -38,8 +51,11 @@ func (e *Engine) clean(ctx context.Context) {
 			e.opts.Logger.Warn("could not delete what is no longer needed; it takes up space until the next sweep",
 				"bucket", e.bucket.Properties().Location, "err", err)
 		}
-		if next.IsZero() || sweepAt.Before(next) {
+		if led && (next.IsZero() || sweepAt.Before(next)) {
 			next = sweepAt
+		}
+		if next.IsZero() { // the lead wakes it
+			next = time.Now().Add(sweepEvery)
 		}
 		timer := time.NewTimer(time.Until(next))
 		select {
@@ -51,6 +67,21 @@ func (e *Engine) clean(ctx context.Context) {
 		}
 		timer.Stop()
 	}
+}
+
+// letGo has a node that follows forget the bases whose grace period is over: it is for
+// the leader to delete their files. It returns when there will be more to do.
+func (e *Engine) letGo() (next time.Time) {
+	e.state.Lock()
+	defer e.state.Unlock()
+	now := time.Now()
+	i := slices.IndexFunc(e.state.retired, func(r *retired) bool { return now.Before(r.until) })
+	if i < 0 {
+		e.state.retired = nil
+		return time.Time{}
+	}
+	e.state.retired = slices.Clone(e.state.retired[i:])
+	return e.state.retired[0].until
 }
 
 // expire deletes the files of bases whose grace period is over, and what of the log
@@ -75,9 +106,6 @@ func (e *Engine) expire(ctx context.Context) (next time.Time, sweep bool, err er
 	e.state.Unlock()
 	if len(old) == 0 {
 		return next, false, nil
-	}
-	if err := e.ReadOnly(); err != nil {
-		return next, false, err
 	}
 	keep, err := e.keep(ctx, false)
 	if err != nil {

@@ -156,7 +156,7 @@ func (l *Log) WriteCheckpoint(ctx context.Context, base BaseID, p Position) erro
 	l.mu.Lock()
 	newest := l.mu.newest
 	adopted, ok := l.mu.adopted[base]
-	end := l.mu.leader.End()
+	end := l.endLocked()
 	l.mu.Unlock()
 	if !ok {
 		return fmt.Errorf("the log has not adopted base %s", base)
@@ -168,7 +168,9 @@ func (l *Log) WriteCheckpoint(ctx context.Context, base BaseID, p Position) erro
 	l.mu.Lock()
 	if l.mu.newest == nil || l.mu.newest.Number < newest.Number {
 		l.mu.newest = newest
-		l.mu.leader.Checkpointed(newest)
+		if l.mu.leader != nil {
+			l.mu.leader.Checkpointed(newest)
+		}
 	}
 	l.mu.Unlock()
 	if err := l.writeHead(ctx, newest, end); err != nil {

@@ -19,7 +19,7 @@ import (
 func sampleCheckpoint() *Checkpoint {
 	return &Checkpoint{
 		Number: 7, Database: DatabaseID{1}, Base: BaseID{2}, Adopted: 1 << 40, At: time.Unix(1e9, 0).UTC(),
-		Position: Position{Epoch: 3, Slot: 99, Prev: Hash{4}, OidMark: 1000, LastTid: 55, Leader: "nöde"},
+		Position: Position{Epoch: 3, Slot: 99, Prev: Hash{4}, OidMark: 1000, LastTid: 55, Leader: Node{Name: "nöde", Address: "a:1"}},
 	}
 }
 
@@ -49,7 +49,7 @@ func (s shelf) open(t *testing.T, b bucket.Bucket, node string) (*Log, *recorder
 		t.Fatal(err)
 	}
 	r := &recorder{bases: s}
-	l, err := Open(t.Context(), b, f, r, Options{Node: node, Logger: silent()})
+	l, err := Open(t.Context(), b, f, r, Options{Node: Node{Name: node}, Logger: silent()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func TestNewestCheckpointIsFoundWhateverTheHintSays(t *testing.T) {
 		f := &Format{Database: l.db}
 		reader := &recorder{bases: s}
 		_, err := Walk(t.Context(), o, f, func(c *Checkpoint) error { return reader.Reset(t.Context(), c) },
-			func(o *Object, end Position) error { reader.Settled(o, end); return nil })
+			func(o *Object, end Position) error { reader.Settled(Settled{Object: o, End: end}); return nil })
 		if err != nil || !slices.Equal(reader.tids(), count(1, last)) {
 			t.Errorf("%s: read %v, %v", name, reader.tids(), err)
 		}

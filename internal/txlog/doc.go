@@ -79,8 +79,10 @@
 // The body of a seal:
 //
 //	 0   8  the next epoch
-//	 8   4  length of the name
-//	12      name of the node that will lead it, for people
+//	 8   4  n, length of the name
+//	12   n  name of the node that will lead it, for people
+//	12+n 4  length of the address
+//	16+n    where other nodes reach it
 //
 // # Payload objects
 //
@@ -147,8 +149,10 @@
 //	16  32  hash chain up to there
 //	48   8  oid high-water mark
 //	56   8  last tid before
-//	64   4  length of the name
-//	68      name of the node that leads the epoch, for people
+//	64   4  n, length of the name
+//	68   n  name of the node that leads the epoch, for people
+//	68+n 4  length of the address
+//	72+n    where other nodes reach it
 //
 // The object "head" is a hint that names the newest checkpoint. It is written over
 // and over, and may be stale, absent or damaged:

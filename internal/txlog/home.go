@@ -44,19 +44,19 @@ func (h home) readObject(ctx context.Context, name string) (o *Object, err error
 
 // readPutID finds out whose object stands in a slot and, for a seal, the name
 // of its node.
-func (h home) readPutID(ctx context.Context, name string) (id PutID, by string, err error) {
+func (h home) readPutID(ctx context.Context, name string) (id PutID, by Node, err error) {
 	head, err := h.bucket.GetRange(ctx, name, 0, headerSize)
 	if err != nil {
-		return id, "", err
+		return id, by, err
 	}
 	if id, err = decodePutID(name, head); err != nil {
-		return id, "", err
+		return id, by, err
 	}
 	// The header alone may have been damaged on the way: nothing is decided
 	// before the whole object was checked.
 	o, err := h.readObject(ctx, name)
 	if err != nil {
-		return id, "", err
+		return id, by, err
 	}
 	if s := o.Seal(); s != nil {
 		by = s.By

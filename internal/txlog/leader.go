@@ -106,7 +106,7 @@ type flying struct {
 // Lost says where and to whom the leadership was lost.
 type Lost struct {
 	Slot Slot
-	By   string // name of the node, by its seal
+	By   Node // by its seal
 }
 
 // ActionKind says what an action is.
@@ -305,9 +305,9 @@ func (l *Leader) PutDone(now time.Time, s Slot, outcome PutOutcome) {
 }
 
 // ReadDone reports the end of an ActionRead: the put id that was found, or ok
-// false where there was no object or it could not be read. by is the name in
+// false where there was no object or it could not be read. by is the node of
 // the seal if that is what it was.
-func (l *Leader) ReadDone(now time.Time, s Slot, found PutID, ok bool, by string) {
+func (l *Leader) ReadDone(now time.Time, s Slot, found PutID, ok bool, by Node) {
 	f := l.find(s)
 	if f == nil {
 		return
@@ -328,7 +328,7 @@ func (l *Leader) ReadDone(now time.Time, s Slot, found PutID, ok bool, by string
 
 // WatchDone reports the end of an ActionWatch: whether there is an object in
 // the slot and, if it is a seal, by whom.
-func (l *Leader) WatchDone(now time.Time, s Slot, there bool, by string) {
+func (l *Leader) WatchDone(now time.Time, s Slot, there bool, by Node) {
 	l.watching = false
 	l.watched = now
 	// If the slot has been put meanwhile, the put will tell.
@@ -349,7 +349,7 @@ func (l *Leader) settle() {
 		o := l.flight[0].object
 		l.settled.Slot++
 		l.settled.Prev, l.settled.OidMark, l.settled.LastTid = o.Hash, o.OidMark, o.LastTid
-		l.done = append(l.done, Settled{o, l.settled})
+		l.done = append(l.done, Settled{o, l.settled, l.flight[0].data})
 		l.flight = l.flight[1:]
 	}
 }
@@ -362,6 +362,7 @@ func (l *Leader) End() Position { return l.settled }
 type Settled struct {
 	Object *Object
 	End    Position // behind it
+	Data   []byte   // the object's bytes, if this node has written it; not to be changed
 }
 
 // Settled returns the objects that became part of the log since it was last

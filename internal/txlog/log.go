@@ -29,9 +29,12 @@ type Observer interface {
 	// reads what Settled will need. Errors are as those of Reset.
 	Fetch(context.Context, *Object) error
 
-	// Settled is told of an object that has become part of the log, and of the
-	// position behind it. It does no I/O.
-	Settled(o *Object, end Position)
+	// Settled is told of an object that has become part of the log. It does no
+	// I/O.
+	Settled(s Settled)
+
+	// Leads is told that this node leads from the position on, behind its seal.
+	Leads(Position)
 
 	// Deposed is told that another node leads, and which entries therefore
 	// are not part of the log and never will be. From then on Settled is told
@@ -39,24 +42,30 @@ type Observer interface {
 	Deposed(by Lost, failed []Entry)
 }
 
-// A Log writes to the log of a database as its leader, and follows it when the
-// lead was lost. Its methods may be called from any number of goroutines.
+// A Log writes to the log of a database as its leader, or follows it. Its methods
+// may be called from any number of goroutines; those that write are for the leader
+// only.
 type Log struct {
 	home
 	observer Observer
 	logger   *slog.Logger
-	first    Position // behind the seal with which it leads
+	cfg      Config
+	node     Node
+	feed     *feed
+	requests chan request // taken by the one that follows
 
 	ctx    context.Context // ends with Close: then no put is tried again
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // of the actions under way and the teller
+	wg     sync.WaitGroup // of the actions under way, the teller and the one that follows
 
 	mu struct {
 		sync.Mutex
-		leader *Leader
+		leader *Leader  // of the latest reign of this node; nil before the first
+		first  Position // behind the seal of that reign
+		end    Position // of what is known of the log, while this node follows
 		timer  *time.Timer
 		closed bool
-		lost   bool // the observer was, or is about to be, told
+		lost   bool // the observer was, or is about to be, told that the reign is over
 
 		newest  *Checkpoint     // that is known, or nil
 		adopted map[BaseID]Slot // where bases were, by all that this node has seen as leader
@@ -78,22 +87,32 @@ const (
 	followEvery = time.Second
 )
 
-// newLog returns the log of a walker that has taken over.
-func newLog(w *walker, cfg Config, o Observer, logger *slog.Logger) *Log {
-	l := &Log{home: w.home, observer: o, logger: logger, first: w.p, wake: make(chan struct{}, 1)}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.mu.leader = NewLeader(cfg, w.db, w.p)
-	l.mu.adopted = w.adopted
-	l.mu.seals = make(map[string]bool)
-	if w.checkpoint != nil {
-		l.mu.newest = w.checkpoint
-		l.mu.leader.Checkpointed(w.checkpoint)
+// newLog returns a log that neither leads nor follows yet.
+func newLog(h home, o Observer, opts Options) *Log {
+	l := &Log{
+		home: h, observer: o, logger: opts.Logger, cfg: opts.Config, node: opts.Node,
+		feed: newFeed(), requests: make(chan request), wake: make(chan struct{}, 1),
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	l.mu.seals = make(map[string]bool)
 	l.mu.timer = time.AfterFunc(time.Hour, func() { l.do(func(*Leader) {}) })
 	l.mu.timer.Stop()
 	l.wg.Go(l.tell)
-	l.do(func(*Leader) {}) // starts the watch
 	return l
+}
+
+// End returns the position behind what is known to be part of the log.
+func (l *Log) End() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.endLocked()
+}
+
+func (l *Log) endLocked() Position {
+	if l.mu.leader != nil && !l.mu.lost {
+		return l.mu.leader.End()
+	}
+	return l.mu.end
 }
 
 // Append queues a transaction. Its tid must lie above that of every one
@@ -123,28 +142,29 @@ func (l *Log) RaiseOidMark(mark zodb.Oid) {
 func (l *Log) do(change func(*Leader)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.mu.closed {
+	if l.mu.closed || l.mu.leader == nil {
 		return
 	}
 	leader := l.mu.leader
 	change(leader)
 	for _, s := range leader.Settled() {
 		s.Object.adopt(l.mu.adopted)
-		l.mu.news = append(l.mu.news, func() { l.observer.Settled(s.Object, s.End) })
+		l.mu.news = append(l.mu.news, func() { l.observer.Settled(s) })
 	}
 	if lost, failed := leader.Lost(); lost != nil && (!l.mu.lost || len(failed) > 0) {
 		first, end := !l.mu.lost, leader.End()
-		l.mu.lost = true
+		l.mu.lost, l.mu.end = true, end
 		l.mu.news = append(l.mu.news, func() {
 			l.observer.Deposed(*lost, failed)
 			if first {
-				l.wg.Go(func() { l.follow(end) })
+				l.Look()
+				l.wg.Go(func() { l.follow(l.after(end)) })
 			}
 		})
 	}
 	actions, wake := leader.Next(time.Now())
 	for _, a := range actions {
-		l.wg.Go(func() { l.act(a) })
+		l.wg.Go(func() { l.act(leader, a) })
 	}
 	if wake.IsZero() {
 		l.mu.timer.Stop()
@@ -186,8 +206,25 @@ func (l *Log) tell() {
 	}
 }
 
-// act does one action and reports to the leader.
-func (l *Log) act(a Action) {
+// after returns a walk that goes on where a lead was lost.
+func (l *Log) after(p Position) *walker {
+	w := newWalker(l.home, l.observer)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w.p, w.adopted, w.checkpoint = p, make(map[BaseID]Slot), l.mu.newest
+	return w
+}
+
+// act does one action and reports to the leader that wants it. What is late, and
+// comes in another reign, is of no use any more.
+func (l *Log) act(reign *Leader, a Action) {
+	report := func(result func(now time.Time)) {
+		l.do(func(leader *Leader) {
+			if leader == reign {
+				result(time.Now())
+			}
+		})
+	}
 	timeout := callTimeout + time.Duration(len(a.Data))*time.Second/slowest
 	ctx, cancel := context.WithTimeout(l.ctx, timeout)
 	defer cancel()
@@ -205,47 +242,19 @@ func (l *Log) act(a Action) {
 					"object", a.Name, "err", err)
 			}
 		}
-		l.do(func(leader *Leader) { leader.PutDone(time.Now(), a.Slot, outcome) })
+		report(func(now time.Time) { reign.PutDone(now, a.Slot, outcome) })
 	case ActionRead:
 		id, by, err := l.readPutID(ctx, a.Name)
 		if err != nil && l.ctx.Err() == nil {
 			l.logger.Warn("reading back a log object failed; putting it again", "object", a.Name, "err", err)
 		}
-		l.do(func(leader *Leader) { leader.ReadDone(time.Now(), a.Slot, id, err == nil, by) })
+		report(func(now time.Time) { reign.ReadDone(now, a.Slot, id, err == nil, by) })
 	case ActionWatch:
 		_, by, err := l.readPutID(ctx, a.Name)
 		if err != nil && !errors.Is(err, bucket.ErrNotExist) && l.ctx.Err() == nil {
 			l.logger.Warn("cannot see whether another server has taken over", "object", a.Name, "err", err)
 		}
-		l.do(func(leader *Leader) { leader.WatchDone(time.Now(), a.Slot, err == nil, by) })
-	}
-}
-
-// lookEvery is after how many rounds in vain a node that follows looks for a
-// checkpoint: what it waits for may have been deleted.
-const lookEvery = 10
-
-// follow tells the observer of what the new leader writes, and of those after
-// it, until the log is closed. It is called when the lead was lost.
-func (l *Log) follow(p Position) {
-	w := newWalker(l.home, l.observer)
-	w.p, w.adopted = p, make(map[BaseID]Slot)
-	l.mu.Lock()
-	w.checkpoint = l.mu.newest
-	l.mu.Unlock()
-	for idle := 1; l.ctx.Err() == nil; idle++ {
-		from := w.p
-		err := w.walk(l.ctx)
-		if w.p != from {
-			idle = 0
-		}
-		if err == nil && idle > 0 && idle%lookEvery == 0 {
-			err = w.lookBeyond(l.ctx)
-		}
-		if err != nil && l.ctx.Err() == nil {
-			l.logger.Error("cannot follow the log; answers grow old", "err", err)
-		}
-		_ = bucket.Sleep(l.ctx, followEvery)
+		report(func(now time.Time) { reign.WatchDone(now, a.Slot, err == nil, by) })
 	}
 }
 
@@ -253,7 +262,7 @@ func (l *Log) follow(p Position) {
 // observer has been told. After Close there is nothing to wait for.
 func (l *Log) Flush(ctx context.Context) error {
 	l.mu.Lock()
-	if l.mu.closed || l.mu.leader.Idle() && len(l.mu.news) == 0 && !l.mu.telling {
+	if l.mu.closed || l.mu.leader == nil || l.mu.leader.Idle() && len(l.mu.news) == 0 && !l.mu.telling {
 		l.mu.Unlock()
 		return nil
 	}

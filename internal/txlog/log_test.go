@@ -29,6 +29,8 @@ type recorder struct {
 	objects int
 	lost    *Lost
 	failed  []zodb.Tid
+	reigns  int
+	tell    func(Slot, []byte) // of what this node has written, if not nil
 }
 
 func (r *recorder) Reset(_ context.Context, c *Checkpoint) error {
@@ -58,17 +60,28 @@ func (r *recorder) Fetch(_ context.Context, o *Object) error {
 	return nil
 }
 
-func (r *recorder) Settled(o *Object, end Position) {
+func (r *recorder) Settled(s Settled) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	o := s.Object
 	r.objects++
-	r.end = end
+	r.end = s.End
+	if r.tell != nil && s.Data != nil {
+		r.tell(o.Slot, s.Data)
+	}
 	r.mark = max(r.mark, o.OidMark)
 	for _, e := range o.Entries {
 		if e.Txn != nil {
 			r.settled = append(r.settled, e.Txn.Tid)
 		}
 	}
+}
+
+func (r *recorder) Leads(Position) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = nil
+	r.reigns++
 }
 
 func (r *recorder) Deposed(by Lost, failed []Entry) {
@@ -201,7 +214,7 @@ func TestSecondServerTakesOverAndTheFirstIsTold(t *testing.T) {
 	flush(t, first)
 	flush(t, second)
 	lost, failed := r1.deposed()
-	if lost == nil || lost.By != "second" {
+	if lost == nil || lost.By.Name != "second" {
 		t.Errorf("the first was told %+v", lost)
 	}
 	if !slices.Equal(failed, count(51, 60)) {
@@ -234,7 +247,7 @@ func TestIdleLeaderFindsOutThatItWasTakenOverAndFollows(t *testing.T) {
 			t.Fatal("told before it could know")
 		}
 		time.Sleep(watchEvery + 2*followEvery)
-		if lost, _ := r1.deposed(); lost == nil || lost.By != "second" || !slices.Equal(r1.tids(), count(1, 10)) {
+		if lost, _ := r1.deposed(); lost == nil || lost.By.Name != "second" || !slices.Equal(r1.tids(), count(1, 10)) {
 			t.Errorf("lost %+v, settled %v", lost, r1.tids())
 		}
 		third, _ := openLog(t, b, "third")
@@ -351,7 +364,7 @@ func TestLeaderThatCommitsWithoutPauseIsTakenOver(t *testing.T) {
 		cancel()
 		wg.Wait()
 		flush(t, first)
-		if lost, _ := r1.deposed(); lost == nil || lost.By != "second" {
+		if lost, _ := r1.deposed(); lost == nil || lost.By.Name != "second" {
 			t.Errorf("the first lost to %+v", lost)
 		}
 		if got := r2.tids(); !slices.Equal(got, r1.tids()[:len(got)]) || len(r1.tids()) != len(got) {

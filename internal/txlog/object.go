@@ -94,7 +94,41 @@ type Entry struct {
 // A Seal ends an epoch.
 type Seal struct {
 	Next Epoch
-	By   string // name of the node that leads the next epoch
+	By   Node // leads the next epoch
+}
+
+// A Node is one of those that serve a database.
+type Node struct {
+	Name    string // for people
+	Address string // where other nodes reach it; empty where they do not
+}
+
+func (n Node) String() string {
+	if n.Name == "" {
+		return "an unknown node"
+	}
+	return n.Name
+}
+
+// cut returns the node with what a file can hold of it.
+func (n Node) cut() Node {
+	return Node{n.Name[:min(len(n.Name), maxNodeName)], n.Address[:min(len(n.Address), maxNodeName)]}
+}
+
+func (n Node) size() int { return nodeFixedSize + len(n.Name) + len(n.Address) }
+
+func (n Node) append(b []byte) []byte {
+	return fileformat.AppendBytes(fileformat.AppendBytes(b, []byte(n.Name)), []byte(n.Address))
+}
+
+// readNode reads what append has written. The reader keeps the error.
+func readNode(r *fileformat.Reader) (n Node) {
+	n.Name = string(r.Bytes(r.Uint32()))
+	n.Address = string(r.Bytes(r.Uint32()))
+	if r.Err() == nil && max(len(n.Name), len(n.Address)) > maxNodeName {
+		_ = r.Corrupt("a node's name of %d and address of %d bytes", len(n.Name), len(n.Address))
+	}
+	return n
 }
 
 const (
@@ -119,9 +153,10 @@ const (
 	maxNodeName = 4096
 
 	// maxSealSize is the size of the largest object with a seal in it.
-	maxSealSize = headerSize + entryHeaderSize + sealFixedSize + maxNodeName + sha256.Size
+	maxSealSize = headerSize + entryHeaderSize + sealFixedSize + nodeFixedSize + 2*maxNodeName + sha256.Size
 
-	sealFixedSize = 12
+	sealFixedSize = 8
+	nodeFixedSize = 8
 )
 
 // encode returns the bytes of the object and sets its Hash and Size, and the
@@ -149,7 +184,7 @@ func (o *Object) encode() []byte {
 		switch {
 		case e.Seal != nil:
 			b = binary.BigEndian.AppendUint64(b, uint64(e.Seal.Next))
-			b = fileformat.AppendBytes(b, []byte(e.Seal.By))
+			b = e.Seal.By.append(b)
 		case e.Base != nil:
 			b = e.Base.append(b)
 		default:
@@ -175,7 +210,7 @@ func (e Entry) kind() byte {
 func (e Entry) size() int {
 	switch {
 	case e.Seal != nil:
-		return sealFixedSize + len(e.Seal.By)
+		return sealFixedSize + e.Seal.By.size()
 	case e.Base != nil:
 		return baseChangeSize
 	}
@@ -215,10 +250,8 @@ func Decode(name string, b []byte) (*Object, error) {
 				last = e.Txn.Tid
 			}
 		case entrySeal:
-			e.Seal = &Seal{Next: Epoch(body.Uint64()), By: string(body.Bytes(body.Uint32()))}
-			if err = body.End(); err == nil && len(e.Seal.By) > maxNodeName {
-				err = body.Corrupt("a name of %d bytes in a seal", len(e.Seal.By))
-			}
+			e.Seal = &Seal{Next: Epoch(body.Uint64()), By: readNode(body.Reader)}
+			err = body.End()
 		case entryBase:
 			e.Base, err = body.baseChange()
 			bases++

@@ -57,7 +57,7 @@ func sampleBase() *Object {
 func sampleSeal() *Object {
 	return &Object{
 		Header:  Header{Epoch: 0, Slot: 1, Put: PutID{1}, LogStart: 1},
-		Entries: []Entry{{Seal: &Seal{Next: 1, By: "node"}}},
+		Entries: []Entry{{Seal: &Seal{Next: 1, By: Node{"node", "[::1]:8100"}}}},
 	}
 }
 
@@ -240,7 +240,7 @@ func takenOver(t *testing.T, b bucket.Bucket, db DatabaseID) *walker {
 	if err := w.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.takeOver(t.Context(), "test"); err != nil {
+	if err := w.takeOver(t.Context(), Node{Name: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	return w

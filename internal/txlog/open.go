@@ -17,7 +17,7 @@ const maxClockSkew = 30 * time.Second
 // Options for [Open]. Node and Logger are required.
 type Options struct {
 	Config
-	Node   string // names this node to people, in its seal
+	Node   Node // this one, for its seal
 	Logger *slog.Logger
 }
 
@@ -40,23 +40,42 @@ type Options struct {
 // come to, because the leader died before, has no meaning; the candidate then
 // finds the first free slot without contest.
 func Open(ctx context.Context, b bucket.Bucket, f *Format, o Observer, opts Options) (*Log, error) {
+	l, w, err := begin(ctx, b, f, o, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.takeOver(ctx, w); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Follow opens the log of a database without leading it. It finds a checkpoint,
+// resets the observer to it, reads the log from there on and tells the observer of
+// every object, also of those that come later.
+func Follow(ctx context.Context, b bucket.Bucket, f *Format, o Observer, opts Options) (*Log, error) {
+	l, w, err := begin(ctx, b, f, o, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.toEnd(ctx, false); err != nil {
+		l.Close()
+		return nil, err
+	}
+	l.mu.end = w.p
+	l.wg.Go(func() { l.follow(w) })
+	return l, nil
+}
+
+// begin returns a log that neither leads nor follows yet, and the walk at its
+// beginning.
+func begin(ctx context.Context, b bucket.Bucket, f *Format, o Observer, opts Options) (*Log, *walker, error) {
 	w := newWalker(home{b, f.Database, parallel}, o)
-	if err := w.checkClock(ctx); err != nil {
-		return nil, err
-	}
 	if err := w.begin(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := w.takeOver(ctx, opts.Node); err != nil {
-		return nil, err
-	}
-	if w.number() != w.head.Checkpoint && w.checkpoint != nil {
-		// The next one to open finds it at once.
-		if err := w.writeHead(ctx, w.checkpoint, w.p); err != nil {
-			opts.Logger.Warn(hintFailed, "object", HeadName, "err", err)
-		}
-	}
-	return newLog(w, opts.Config, o, opts.Logger), nil
+	return newLog(w.home, o, opts), w, nil
 }
 
 // newWalker returns a walker that tells an observer.
@@ -70,7 +89,7 @@ func newWalker(h home, o Observer) *walker {
 					return err
 				}
 			}
-			o.Settled(obj, end)
+			o.Settled(Settled{Object: obj, End: end})
 			return nil
 		},
 	}
@@ -82,7 +101,7 @@ const maxAhead = 255
 
 // takeOver seals the last epoch, wherever its end is by then, and moves behind
 // the seal.
-func (w *walker) takeOver(ctx context.Context, node string) error {
+func (w *walker) takeOver(ctx context.Context, node Node) error {
 	mine := make(map[PutID]bool)
 	for ahead := Slot(0); ; ahead = min(2*ahead+1, maxAhead) {
 		from := w.p
@@ -119,7 +138,7 @@ func (w *walker) takeOver(ctx context.Context, node string) error {
 }
 
 // seal makes a seal for the slot that lies that far ahead.
-func (w *walker) seal(ahead Slot, node string) *Object {
+func (w *walker) seal(ahead Slot, node Node) *Object {
 	seal := &Object{
 		Header: Header{
 			Database:   w.db,
@@ -130,7 +149,7 @@ func (w *walker) seal(ahead Slot, node string) *Object {
 			Checkpoint: w.number(),
 			Settled:    w.p.Slot - 1,
 		},
-		Entries: []Entry{{Seal: &Seal{Next: w.p.Epoch + 1, By: node[:min(len(node), maxNodeName)]}}},
+		Entries: []Entry{{Seal: &Seal{Next: w.p.Epoch + 1, By: node.cut()}}},
 	}
 	if w.checkpoint != nil {
 		seal.LogStart = w.checkpoint.Position.Slot

@@ -16,22 +16,22 @@ type Position struct {
 	Prev    Hash  // what the object there says of the one before
 	OidMark zodb.Oid
 	LastTid zodb.Tid
-	Leader  string // who leads Epoch, by its seal; empty in epoch 0
+	Leader  Node // leads Epoch, by its seal; none in epoch 0
 }
 
 // Start is the position before the first object.
 func Start() Position { return Position{Epoch: 0, Slot: 1} }
 
 // AppendTo appends the position as files have it: epoch (8), slot (8), hash
-// chain (32), oid mark (8), last tid (8), length of the leader's name (4), the
-// name. [ReadPosition] reads it.
+// chain (32), oid mark (8), last tid (8), length (4) and bytes of the leader's
+// name, length (4) and bytes of its address. [ReadPosition] reads it.
 func (p Position) AppendTo(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Epoch))
 	b = binary.BigEndian.AppendUint64(b, uint64(p.Slot))
 	b = append(b, p.Prev[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(p.OidMark))
 	b = binary.BigEndian.AppendUint64(b, uint64(p.LastTid))
-	return fileformat.AppendBytes(b, []byte(p.Leader))
+	return p.Leader.append(b)
 }
 
 // ReadPosition reads what AppendTo has written. The reader keeps the error.
@@ -41,9 +41,9 @@ func ReadPosition(r *fileformat.Reader) (p Position) {
 	copy(p.Prev[:], r.Bytes(uint32(len(p.Prev))))
 	p.OidMark = zodb.Oid(r.Uint64())
 	p.LastTid = zodb.Tid(r.Uint64())
-	p.Leader = string(r.Bytes(r.Uint32()))
-	if r.Err() == nil && (p.Slot == 0 || len(p.Leader) > maxNodeName) {
-		_ = r.Corrupt("a position in the log at slot %d, with a name of %d bytes", p.Slot, len(p.Leader))
+	p.Leader = readNode(r)
+	if r.Err() == nil && p.Slot == 0 {
+		_ = r.Corrupt("a position in the log at slot 0")
 	}
 	return p
 }

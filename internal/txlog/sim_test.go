@@ -119,7 +119,7 @@ func (w *world) drive() {
 			continue
 		}
 		for _, s := range n.leader.Settled() {
-			n.Settled(s.Object, s.End)
+			n.Settled(s)
 			s.Object.adopt(n.adopted)
 			for _, e := range s.Object.Entries {
 				if e.Txn != nil {
@@ -267,7 +267,7 @@ func (w *world) perform(i int) {
 		forget()
 		if !c.node.dead {
 			_, there := w.store[a.Name]
-			c.node.leader.WatchDone(now, a.Slot, there && !w.chance(20), "")
+			c.node.leader.WatchDone(now, a.Slot, there && !w.chance(20), Node{})
 		}
 		return
 	}
@@ -279,9 +279,9 @@ func (w *world) perform(i int) {
 		data, there := w.store[a.Name]
 		if there && !w.chance(20) {
 			id, err := decodePutID(a.Name, data)
-			c.node.leader.ReadDone(now, a.Slot, id, err == nil, "")
+			c.node.leader.ReadDone(now, a.Slot, id, err == nil, Node{})
 		} else {
-			c.node.leader.ReadDone(now, a.Slot, PutID{}, false, "")
+			c.node.leader.ReadDone(now, a.Slot, PutID{}, false, Node{})
 		}
 		return
 	}
@@ -331,7 +331,7 @@ func (w *world) takeOver() {
 	walker := newWalker(home{b, w.db, 1}, n)
 	err := walker.begin(ctx)
 	if err == nil {
-		err = walker.takeOver(ctx, "node")
+		err = walker.takeOver(ctx, Node{Name: "node"})
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -378,7 +378,7 @@ func (w *world) run(steps int) []string {
 	_, err := Walk(w.t.Context(), &simBucket{world: w}, &Format{Database: w.db},
 		func(c *Checkpoint) error { return n.Reset(w.t.Context(), c) },
 		func(o *Object, end Position) error {
-			n.Settled(o, end)
+			n.Settled(Settled{Object: o, End: end})
 			return nil
 		})
 	if err != nil {

@@ -62,13 +62,15 @@ func (n *simNode) Fetch(_ context.Context, o *Object) error {
 	return nil
 }
 
-func (n *simNode) Settled(o *Object, end Position) {
-	for _, e := range o.Entries {
+func (n *simNode) Settled(s Settled) {
+	for _, e := range s.Object.Entries {
 		if e.Txn != nil {
 			n.tids = append(n.tids, e.Txn.Tid)
 		}
 	}
-	n.places = append(n.places, place{end, len(n.tids)})
+	n.places = append(n.places, place{s.End, len(n.tids)})
 }
+
+func (n *simNode) Leads(Position) {}
 
 func (n *simNode) Deposed(Lost, []Entry) {}

@@ -19,18 +19,20 @@ import (
 // were. It is a job for the background: it lists the log.
 func (l *Log) Trim(ctx context.Context, grace time.Duration) (deleted int, err error) {
 	l.mu.Lock()
-	newest, end := l.mu.newest, l.mu.leader.End()
-	seals := maps.Clone(l.mu.seals)
-	l.mu.Unlock()
-	if newest == nil {
+	newest, first, leader := l.mu.newest, l.mu.first, l.mu.leader
+	if newest == nil || leader == nil {
+		l.mu.Unlock()
 		return 0, nil
 	}
+	end := leader.End()
+	seals := maps.Clone(l.mu.seals)
+	l.mu.Unlock()
 	upTo, err := l.oldEnough(ctx, newest, grace)
 	if err != nil || upTo == nil {
 		return 0, err
 	}
 	deleted, err = l.trim(ctx, upTo.Position, func(e Epoch, s Slot) bool {
-		return e == l.first.Epoch && s >= l.first.Slot && s < end.Slot
+		return e == first.Epoch && s >= first.Slot && s < end.Slot
 	}, seals)
 	l.mu.Lock()
 	maps.Copy(l.mu.seals, seals)

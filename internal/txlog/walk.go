@@ -131,16 +131,10 @@ func (w *walker) walk(ctx context.Context) error {
 			err = end.advance(w.db, o)
 		}
 		if err == nil {
-			if o.Slot <= w.based {
-				// The walk began with that base, or with a later one; others may be gone.
-				o.Entries = slices.DeleteFunc(o.Entries, func(e Entry) bool { return e.Base != nil })
-			}
-			err = w.apply(ctx, o, end)
+			err = w.take(ctx, o, end)
 		}
 		switch {
 		case err == nil:
-			w.p, w.last = end, o.Put
-			o.adopt(w.adopted)
 			continue
 		case errors.Is(err, bucket.ErrNotExist): // it must not pass for the end
 			err = fmt.Errorf("%s names what is missing: it is %w: %s", Name(w.p.Epoch, w.p.Slot), zodb.ErrCorrupt, err.Error())
@@ -154,6 +148,20 @@ func (w *walker) walk(ctx context.Context) error {
 		}
 		return fmt.Errorf("reading the log of %s: %w", w.location(), err)
 	}
+}
+
+// take applies the object at which the walk is, and moves behind it.
+func (w *walker) take(ctx context.Context, o *Object, end Position) error {
+	if o.Slot <= w.based {
+		// The walk began with that base, or with a later one; others may be gone.
+		o.Entries = slices.DeleteFunc(o.Entries, func(e Entry) bool { return e.Base != nil })
+	}
+	if err := w.apply(ctx, o, end); err != nil {
+		return err
+	}
+	w.p, w.last = end, o.Put
+	o.adopt(w.adopted)
+	return nil
 }
 
 // Walk reads the log of a bucket that holds a database, from its newest
@@ -176,16 +184,23 @@ func Walk(ctx context.Context, b bucket.Bucket, f *Format, reset func(*Checkpoin
 	if err := w.begin(ctx); err != nil {
 		return w.p, err
 	}
+	err := w.toEnd(ctx, true)
+	return w.p, err
+}
+
+// toEnd walks to the end of the log, and makes sure that it is the end, as checkFree
+// does.
+func (w *walker) toEnd(ctx context.Context, thorough bool) error {
 	for {
 		if err := w.walk(ctx); err != nil {
-			return w.p, err
+			return err
 		}
 		again, err := w.look(ctx)
 		if err == nil && !again {
-			again, err = w.checkFree(ctx, true)
+			again, err = w.checkFree(ctx, thorough)
 		}
 		if err != nil || !again {
-			return w.p, err
+			return err
 		}
 	}
 }

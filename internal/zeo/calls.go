@@ -77,6 +77,9 @@ func (c *conn) call(m *Message, owned bool) error {
 	k := &call{name: m.Name, id: m.ID, oneWay: m.Flag != 0, args: args, owned: owned}
 	var answer func(*conn, *call) (any, error)
 	meth, known := methods[m.Name]
+	if !known {
+		meth, known = nodeMethods[m.Name]
+	}
 	switch {
 	case m.Name == "register" && c.storage == nil:
 		meth, answer = method{min: 2, max: 2}, (*conn).register
@@ -150,6 +153,12 @@ func (c *conn) register(k *call) (any, error) {
 	}
 	if err := storage.ReadOnly(); err != nil && !readOnly {
 		return nil, err
+	}
+	if s, ok := storage.(zodb.Synced); ok {
+		// The client may come from a node that was ahead.
+		if err := s.Sync(c.ctx); err != nil {
+			return nil, err
+		}
 	}
 	c.name, c.readOnly, c.news = name, readOnly, c.srv.news[name]
 	c.cached, _ = storage.(zodb.CachedLoader)

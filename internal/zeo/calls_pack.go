@@ -65,6 +65,11 @@ func (c *conn) pack(k *call) (any, error) {
 			return nil, k.wrong(1, "wait", "bool")
 		}
 	}
+	return c.packInBackground(k, tid, wait)
+}
+
+// packInBackground answers a call when the pack is done, or at once.
+func (c *conn) packInBackground(k *call, tid zodb.Tid, wait bool) (any, error) {
 	if err := c.acquire(c.slots); err != nil { // so that a client can have only so many at a time
 		return nil, &protocolError{err}
 	}

@@ -29,6 +29,9 @@ type ClientOptions struct {
 	// goroutine that reads the connection. Without it, invalidations are
 	// counted and their objects never decoded.
 	OnInvalidate func(tid zodb.Tid, oids []zodb.Oid)
+
+	// Follower, if set, is told of the log after Follow.
+	Follower LogFollower
 }
 
 // A Client is a connection to a ZEO 5 server. Its methods may be called from
@@ -339,7 +342,7 @@ func (c *Client) take(frame []byte, owned bool) error {
 			c.advance(zodb.Tid(binary.BigEndian.Uint64(b)))
 			return nil
 		}
-		if _, ok := cut(frame, c.heads.oneWay); ok && c.receiving.Load() == 0 {
+		if _, ok := cut(frame, c.heads.oneWay); ok && c.receiving.Load() == 0 && c.options.Follower == nil {
 			return nil // info
 		}
 	}
@@ -359,6 +362,8 @@ func (c *Client) take(frame []byte, owned bool) error {
 			return c.invalidate(m.Args.(Tuple))
 		case "receiveBlobStart", "receiveBlobChunk", "receiveBlobStop":
 			return c.receive(m.Name, m.Args.(Tuple))
+		case "s3_log", "s3_end":
+			return c.followed(m.Name, m.Args.(Tuple))
 		}
 		return nil
 	}

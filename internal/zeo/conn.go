@@ -61,9 +61,10 @@ type conn struct {
 
 	mu struct {
 		sync.Mutex
-		txn       *txn // the one begun last, nil when it is at its end
-		finishing int  // transactions handed to Finish, not yet done
-		streams   int  // blobs of which the client has a part
+		txn       *txn       // the one begun last, nil when it is at its end
+		finishing int        // transactions handed to Finish, not yet done
+		streams   int        // blobs of which the client has a part
+		peer      *otherNode // nil but for another node's
 
 		partial      map[blobKey]int64 // of blobs that were broken off, the bytes sent
 		iterators    map[int64]*iterator
@@ -110,6 +111,9 @@ func (c *conn) serve() {
 	c.out.fail(errTornDown) // cancels ctx
 	if c.storage != nil {
 		c.storage.Unsubscribe(c)
+		if p := c.peer(); p != nil {
+			p.leave(c)
+		}
 	}
 	c.dropUpload()
 	aborted := c.abandon()

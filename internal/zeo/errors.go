@@ -68,6 +68,9 @@ func ErrorFrom(err error) *Error {
 			errs = append(errs, Tuple{e.Oid, e.Reason})
 		}
 		return &Error{classMultipleUndo, Dict{{"_errs", errs}}}
+	case errors.Is(err, zodb.ErrNotCommitted):
+		// Of what clients build anew, this is what makes them try again.
+		return &Error{classConflict, Dict{{"message", err.Error()}, {"oid", nil}, {"class_name", nil}, {"serials", nil}}}
 	case errors.As(err, &state):
 		return &Error{classTransaction, Tuple{state.Reason}}
 	case errors.Is(err, zodb.ErrReadOnly):
@@ -138,6 +141,9 @@ func AsError(args any) error {
 		case classConflict:
 			if e, ok := conflictAttributes(a); ok {
 				return &e
+			}
+			if oid, _ := a.Get("oid"); oid == nil {
+				return zodb.ErrNotCommitted
 			}
 		case classUndo:
 			reason, _ := a.Get("_reason")

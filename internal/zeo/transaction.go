@@ -210,7 +210,7 @@ func (c *conn) vote(k *call) (any, error) {
 		return nil, t.broken
 	}
 	t.votes++
-	last := t.votes >= maxVotes
+	last := t.votes >= maxVotes && c.peer() == nil // another node counts those of its clients
 	id, oneWay := slices.Clone(k.id), k.oneWay
 	c.tasks.Go(func() {
 		ballot, err := t.inner.Vote(c.ctx)
@@ -281,18 +281,35 @@ func (c *conn) tpcFinish(k *call) (any, error) {
 	if err != nil {
 		return nil, notBegun(err)
 	}
+	if err := c.beginFinish(t); err != nil {
+		return nil, err
+	}
+	id, oneWay := slices.Clone(k.id), k.oneWay
+	t.inner.Finish(func(commit *zodb.Commit, err error) { c.finished(id, oneWay, commit, err) })
+	return nil, errLater
+}
+
+// beginFinish has t, which has to be voted for, no longer be the connection's
+// transaction. endFinish follows.
+func (c *conn) beginFinish(t *txn) error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if t.state != txnVoted {
-		c.mu.Unlock()
-		return nil, &zodb.TransactionError{Reason: "tpc_finish without a vote"}
+		return &zodb.TransactionError{Reason: "tpc_finish without a vote"}
 	}
 	c.mu.txn = nil
 	t.stopTimeoutLocked()
 	c.mu.finishing++
+	return nil
+}
+
+func (c *conn) endFinish() {
+	c.mu.Lock()
+	c.mu.finishing--
 	c.mu.Unlock()
-	id, oneWay := slices.Clone(k.id), k.oneWay
-	t.inner.Finish(func(commit *zodb.Commit, err error) { c.finished(id, oneWay, commit, err) })
-	return nil, errLater
+	if c.draining.Load() {
+		c.drain()
+	}
 }
 
 // notBegun turns the error of a call that names no transaction, or another
@@ -308,23 +325,21 @@ func notBegun(err error) error {
 // finished is called by the storage, under its lock, at the transaction's place
 // in the order of commits.
 func (c *conn) finished(id ID, oneWay bool, commit *zodb.Commit, err error) {
-	if err != nil {
+	switch {
+	case errors.Is(err, zodb.ErrOutcomeUnknown):
+		c.out.fail(err) // so the client does not know it either
+	case err != nil:
 		if !oneWay {
 			c.fail(id, err)
 		}
-	} else {
+	default:
 		b := appendInfo(nil, c.enc, commit.Info)
 		if !oneWay {
 			b, _ = c.enc.AppendReply(b, id, commit.Tid) // a tid always can be sent
 		}
 		c.out.addOwn(b)
 	}
-	c.mu.Lock()
-	c.mu.finishing--
-	c.mu.Unlock()
-	if c.draining.Load() {
-		c.drain()
-	}
+	c.endFinish()
 }
 
 // tpc_abort(id) -> None

@@ -14,6 +14,14 @@ var (
 	// ErrClosed refuses work on a storage that was closed.
 	ErrClosed = errors.New("storage is closed")
 
+	// ErrNotCommitted says that a transaction was not committed, for no fault of
+	// its own, and can be tried again as it is.
+	ErrNotCommitted = errors.New("the transaction was not committed; try it again")
+
+	// ErrOutcomeUnknown says that it is not known whether a transaction was
+	// committed.
+	ErrOutcomeUnknown = errors.New("it is not known whether the transaction was committed")
+
 	// ErrUnsupported refuses a call that this storage does not offer.
 	ErrUnsupported = errors.New("not supported by this storage")
 

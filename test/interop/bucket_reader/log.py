@@ -30,6 +30,7 @@ class Position:
     oid_mark: int = 0
     last_tid: int = 0
     leader: str = ""
+    address: str = ""
 
 
 @dataclasses.dataclass
@@ -53,6 +54,7 @@ class Head:
 class Seal:
     next_epoch: int
     leader: str
+    address: str
 
 
 @dataclasses.dataclass
@@ -89,7 +91,7 @@ def parse_format(data):
 
 def parse_position(cursor):
     found = Position(cursor.u64(), cursor.u64(), cursor.take(32), cursor.u64(), cursor.u64(),
-                     cursor.text(MAX_NAME))
+                     cursor.text(MAX_NAME), cursor.text(MAX_NAME))
     cursor.check(found.slot, "a position in slot 0")
     return found
 
@@ -137,7 +139,7 @@ def parse_log_object(name, data):
             found.base, _ = body.take(16), body.u8()
             body.zero(3)
         elif kind == SEAL and entries == 1:
-            found.seal = Seal(body.u64(), body.text(MAX_NAME))
+            found.seal = Seal(body.u64(), body.text(MAX_NAME), body.text(MAX_NAME))
         else:
             raise body.damaged(f"an entry of kind {kind} among {entries}")
         body.done()

@@ -1,0 +1,330 @@
+package zeo
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"s3storage/internal/zodb"
+)
+
+// The calls of other nodes that serve the same database. They are not part of the
+// ZEO protocol; stock clients do not make them. They give no more rights than ZEO's
+// own calls: whoever may read may follow, whoever may write may commit.
+//
+//	s3_node(name)                     this connection is another node's: it is told of
+//	                                  no commits. Fails where this node does not lead
+//	s3_follow() -> (epoch, slot)      from there on s3_log(slot, object) is sent for
+//	                                  each object that becomes part of the log, and
+//	                                  s3_end(epoch, slot, last tid) several times a second
+//	s3_end() -> (epoch, slot)         where the log ends
+//	s3_applied(slot)                  one-way: how far the other node is
+//	s3_finish(id) -> (tid, epoch)     tpc_finish that does not wait for the log
+//	s3_pack(tid)                      pack to a transaction
+//	s3_blob(id), s3_forget(id)        a blob that the other node puts, or has put
+//	s3_store_blob(oid, serial, data, blob id, size, id)
+var nodeMethods = map[string]method{
+	"s3_node":       {1, 1, (*conn).isNode},
+	"s3_follow":     {0, 0, (*conn).follow},
+	"s3_end":        {0, 0, (*conn).nodeEnd},
+	"s3_applied":    {1, 1, (*conn).nodeApplied},
+	"s3_finish":     {1, 1, (*conn).nodeFinish},
+	"s3_pack":       {1, 1, (*conn).nodePack},
+	"s3_blob":       {1, 1, (*conn).announceBlob},
+	"s3_forget":     {1, 1, (*conn).forgetBlob},
+	"s3_store_blob": {6, 6, (*conn).storeBlobOf},
+}
+
+// endEvery is how often a node that follows is told where the log ends. When it
+// hears nothing for several times as long, the leader is gone, or does not run.
+const endEvery = 500 * time.Millisecond
+
+// errNotLeader is what other nodes are told by one that does not lead.
+var errNotLeader = &Error{classStorage, Tuple{"this node does not lead the database"}}
+
+// An otherNode is what a connection of another node has besides.
+type otherNode struct {
+	leader  zodb.Leader
+	name    string
+	follows bool
+	applied uint64 // slot, guarded by conn.mu
+	blobs   map[[16]byte]struct{}
+}
+
+// isNode says that this connection is another node's.
+func (c *conn) isNode(k *call) (any, error) {
+	name, ok := k.args[0].(string)
+	if !ok {
+		return nil, k.wrong(0, "name", "str")
+	}
+	leader, ok := c.storage.(zodb.Leader)
+	if !ok {
+		return nil, errNotLeader
+	}
+	if _, _, _, err := leader.LogEnd(); err != nil {
+		return nil, errNotLeader
+	}
+	c.storage.Unsubscribe(c)
+	c.mu.Lock()
+	c.mu.peer = &otherNode{leader: leader, name: name[:min(len(name), maxLabel)], blobs: make(map[[16]byte]struct{})}
+	c.mu.Unlock()
+	return nil, nil
+}
+
+func (c *conn) peer() *otherNode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.peer
+}
+
+// node returns the connection's peer, or an error where no other node has it.
+func (c *conn) node() (*otherNode, error) {
+	if p := c.peer(); p != nil {
+		return p, nil
+	}
+	return nil, violation("s3_node has to be called first")
+}
+
+func (c *conn) follow(k *call) (any, error) {
+	p, err := c.node()
+	if err != nil {
+		return nil, err
+	}
+	if p.follows {
+		return nil, violation("s3_follow was called twice")
+	}
+	c.out.hold() // so that the answer comes first
+	epoch, slot, err := p.leader.FollowLog(c)
+	var frame []byte
+	if err == nil && !k.oneWay {
+		frame, _ = c.enc.AppendReply(nil, k.id, Tuple{int64(epoch), int64(slot)})
+	}
+	c.out.release(frame)
+	if err != nil {
+		return nil, errNotLeader
+	}
+	p.follows = true
+	c.tasks.Go(func() { c.tellEnds(p.leader) })
+	c.log.Info("another node follows", "node", p.name, "slot", slot)
+	return nil, errLater
+}
+
+// tellEnds tells the other node where the log ends, until the connection is at its
+// end.
+func (c *conn) tellEnds(leader zodb.Leader) {
+	tick := time.NewTicker(endEvery)
+	defer tick.Stop()
+	for {
+		epoch, slot, last, err := leader.LogEnd()
+		if err != nil {
+			return // LogEnded has the connection closed
+		}
+		frame, _ := c.enc.AppendOneWay(nil, "s3_end", Tuple{int64(epoch), int64(slot), last}) // always can be sent
+		c.out.addInfo(frame)
+		select {
+		case <-tick.C:
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// LogObject implements zodb.LogObserver.
+func (c *conn) LogObject(slot uint64, data []byte) {
+	frame, err := c.enc.AppendOneWay(nil, "s3_log", Tuple{int64(slot), data})
+	if err != nil {
+		c.out.fail(err)
+		return
+	}
+	c.out.addNews(frame)
+}
+
+// LogEnded implements zodb.LogObserver.
+func (c *conn) LogEnded() { c.out.end() }
+
+func (c *conn) nodeEnd(*call) (any, error) {
+	p, err := c.node()
+	if err != nil {
+		return nil, err
+	}
+	epoch, slot, _, err := p.leader.LogEnd()
+	if err != nil {
+		return nil, errNotLeader
+	}
+	return Tuple{int64(epoch), int64(slot)}, nil
+}
+
+func (c *conn) nodeApplied(k *call) (any, error) {
+	p, err := c.node()
+	if err != nil {
+		return nil, err
+	}
+	slot, ok := k.args[0].(int64)
+	if !ok || slot < 0 {
+		return nil, k.wrong(0, "slot", "int")
+	}
+	c.mu.Lock()
+	p.applied = uint64(slot)
+	c.mu.Unlock()
+	return nil, nil
+}
+
+func (c *conn) nodeFinish(k *call) (any, error) {
+	if _, err := c.node(); err != nil {
+		return nil, err
+	}
+	t, err := c.current(k, 0)
+	if err != nil {
+		return nil, err
+	}
+	forwarded, ok := t.inner.(zodb.Forwarded)
+	if !ok {
+		return nil, errNotLeader
+	}
+	if err := c.beginFinish(t); err != nil {
+		return nil, err
+	}
+	failed := make(chan error, 1) // what is known of it before Finish returns
+	forwarded.Finish(func(_ *zodb.Commit, err error) {
+		failed <- err
+		c.endFinish()
+	})
+	tid, epoch := forwarded.Sequenced()
+	if epoch == 0 {
+		return nil, <-failed
+	}
+	return Tuple{tid, int64(epoch)}, nil
+}
+
+func (c *conn) nodePack(k *call) (any, error) {
+	if _, err := c.node(); err != nil {
+		return nil, err
+	}
+	tid, err := k.tid(0)
+	if err != nil {
+		return nil, err
+	}
+	return c.packInBackground(k, tid, true)
+}
+
+// blobID reads an argument that names a blob.
+func (k *call) blobID(i int) (id [16]byte, err error) {
+	b, err := k.bytes(i, "blob")
+	if err == nil && len(b) != len(id) {
+		err = &Error{classValue, Tuple{fmt.Sprintf("%s(): a blob's id has %d bytes, not %d", k.name, len(id), len(b))}}
+	}
+	copy(id[:], b)
+	return id, err
+}
+
+// maxAnnounced is how many blobs one node can be about to put.
+const maxAnnounced = 100_000
+
+func (c *conn) announceBlob(k *call) (any, error) {
+	p, err := c.node()
+	if err != nil {
+		return nil, err
+	}
+	id, err := k.blobID(0)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.blobs) >= maxAnnounced {
+		return nil, &Error{classStorage, Tuple{"too many blobs are being stored"}}
+	}
+	if err := p.leader.AnnounceBlob(id); err != nil {
+		return nil, errNotLeader
+	}
+	p.blobs[id] = struct{}{}
+	return nil, nil
+}
+
+func (c *conn) forgetBlob(k *call) (any, error) {
+	p, err := c.node()
+	if err != nil {
+		return nil, err
+	}
+	id, err := k.blobID(0)
+	if err != nil {
+		return nil, err
+	}
+	p.forget(id)
+	return nil, nil
+}
+
+func (p *otherNode) forget(id [16]byte) {
+	if _, ok := p.blobs[id]; ok {
+		delete(p.blobs, id)
+		p.leader.ForgetBlob(id)
+	}
+}
+
+func (c *conn) storeBlobOf(k *call) (any, error) {
+	if _, err := c.node(); err != nil {
+		return nil, err
+	}
+	id, err := k.blobID(3)
+	if err != nil {
+		return nil, err
+	}
+	size, ok := k.args[4].(int64)
+	if !ok || size < 0 {
+		return nil, k.wrong(4, "size", "int")
+	}
+	return c.change(k, 5, func(t *txn, oid zodb.Oid, serial zodb.Tid) error {
+		data, err := k.ownData(2)
+		if err != nil {
+			return err
+		}
+		forwarded, ok := t.inner.(zodb.Forwarded)
+		if !ok {
+			return errNotLeader
+		}
+		return forwarded.StoreBlobOf(oid, serial, data, id, size)
+	})
+}
+
+// leave is called at the end of the connection.
+func (p *otherNode) leave(c *conn) {
+	p.leader.UnfollowLog(c)
+	for id := range p.blobs {
+		p.forget(id)
+	}
+}
+
+// A Follower is another node that is told of the log.
+type Follower struct {
+	Name    string // as it has given it
+	Address string // of its end of the connection
+	Applied uint64 // the slot of the log up to which it has everything
+}
+
+// Followers returns the nodes that follow a storage.
+func (s *Server) Followers(storage string) (all []Follower) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.mu.conns {
+		c.mu.Lock()
+		if p := c.mu.peer; p != nil && p.follows {
+			if name := c.registered.Load(); name != nil && *name == storage {
+				all = append(all, Follower{p.name, peerName(c.nc), p.applied})
+			}
+		}
+		c.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b Follower) int {
+		return slices.Compare([]string{a.Name, a.Address}, []string{b.Name, b.Address})
+	})
+	return all
+}
+
+// HangUp closes all connections to a storage: its clients then verify their caches.
+func (s *Server) HangUp(storage string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.mu.conns {
+		if name := c.registered.Load(); name != nil && *name == storage {
+			c.out.fail(errHungUp)
+		}
+	}
+}
