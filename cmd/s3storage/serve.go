@@ -28,7 +28,7 @@ type serveCmd struct {
 	Storage map[string]string `placeholder:"NAME=BUCKET" mapsep:"none" help:"Serve another database under this name. May be given several times."`
 	Listen  []string          `placeholder:"ADDRESS" sep:"none" default:"127.0.0.1:8100" help:"HOST:PORT, [IPv6]:PORT, :PORT for all interfaces, or a path (or unix:PATH) for a socket. May be given several times. Default: ${default}."`
 
-	Lease     string `placeholder:"LEASE" default:"bucket" help:"Who says which of the servers of a database may write: bucket, postgres://USER:PASSWORD@HOST/DATABASE, or none for a server that is alone. All servers need the same. See doc/leases.md. Default: ${default}."`
+	Lease     string `placeholder:"LEASE" default:"bucket" help:"Who says which of the servers of a database may write: bucket, postgres://USER:PASSWORD@HOST/DATABASE, memcached://HOST:PORT, sqs+https://.../NAME.fifo, or none for a server that is alone. All servers need the same. See doc/leases.md. Default: ${default}."`
 	Advertise string `placeholder:"HOST:PORT" help:"Where other servers of the same databases reach this one. Default: the first --listen, with this machine's name in the place of all interfaces. none: nowhere."`
 
 	ReadOnly       bool       `help:"Nobody may write or pack by this server. It follows the one that writes, and never becomes it."`

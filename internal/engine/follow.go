@@ -27,6 +27,7 @@ func (lo *logObserver) Leads(p txlog.Position) {
 	e.state.Lock()
 	last, packs, mark := e.state.last, e.state.packs, e.state.oidMark
 	grown := e.grownLocked()
+	clear(e.state.adopting) // what the log has adopted, it has by now
 	e.state.Unlock()
 	e.oids.mu.Lock()
 	e.oids.next, e.oids.asked, e.oids.batch = max(1, mark), 0, 0 // 0 is the root's

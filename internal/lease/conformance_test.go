@@ -21,7 +21,7 @@ type system struct {
 
 // timeout of the leases under test. What runs in real time has to live with a
 // machine that stands still for a moment.
-const timeout = 1500 * time.Millisecond
+const timeout = 4 * time.Second
 
 func (s *system) node(t *testing.T, node string) *keeper {
 	return s.with(t, Options{Database: databaseOf(t), Node: node, Timeout: timeout})

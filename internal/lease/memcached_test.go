@@ -38,7 +38,7 @@ func TestALeaseInMemcached(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		life: 3 * time.Second,
+		life: 5 * time.Second,
 	}
 	restarted := *all
 	restarted.lose = s.restart

@@ -105,7 +105,7 @@ func TestALeaseInSQS(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		life: 2 * time.Second,
+		life: 5 * time.Second,
 	}
 	conform(t, all,
 		promise{name: "a token is replaced before it is out for too long", test: tokenReplaced},
