@@ -177,3 +177,40 @@ func TestASweepDeletesTheBaseOfAChangeThatFailed(t *testing.T) {
 		t.Errorf("after the sweep: %v, %v is of the flush that failed", left, failed)
 	}
 }
+
+func TestATransactionThatTheLogDoesNotTakeBeforeTheEngineIsClosedIsAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &logless{Bucket: bucket.NewMemory()}
+		e, err := Open(t.Context(), b, Options{Node: "n", Creator: "test", Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit(t, e, stored{0, zodb.NoTid, record("root")})
+		before, during := begin(t, e, stored{1, zodb.NoTid, record("before")}), begin(t, e, stored{2, zodb.NoTid, record("during")})
+		vote(t, before)
+		vote(t, during)
+		b.down.Store(true)
+		answers := make(chan error, 2)
+		done := func(_ *zodb.Commit, err error) { answers <- err }
+		before.Finish(done)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		closed := make(chan error)
+		go func() { closed <- e.Close(ctx) }()
+		synctest.Wait()
+		during.Finish(done)
+		if err := <-closed; !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		for range 2 {
+			select {
+			case err := <-answers:
+				if err == nil {
+					t.Error("it was committed")
+				}
+			default:
+				t.Error("it was not answered")
+			}
+		}
+	})
+}

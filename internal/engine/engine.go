@@ -348,6 +348,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	e.log.Close()
 	e.stopped()
+	e.leaveUnknown()
 	e.janitor.wg.Wait()
 	err = errors.Join(err, e.disk.Close())
 	if err != nil {
@@ -365,6 +366,19 @@ func (e *Engine) stopped() {
 	e.failExpectedLocked(func(expected) bool { return true }, zodb.ErrOutcomeUnknown)
 	e.announceLocked()
 	e.state.Unlock()
+}
+
+// leaveUnknown answers those whose transactions the log was given, and did not
+// settle before it was closed.
+func (e *Engine) leaveUnknown() {
+	e.seq.Lock()
+	left := e.seq.finishing
+	e.seq.finishing = make(map[zodb.Tid]*transaction)
+	e.seq.Unlock()
+	for tid, t := range left {
+		t.done(nil, fmt.Errorf("%w: the server was stopped; whether transaction %s was committed will be known when the database is opened again",
+			zodb.ErrClosed, tid))
+	}
 }
 
 // endWrites refuses writes from now on and says why, unless they are already.
