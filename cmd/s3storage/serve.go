@@ -23,6 +23,8 @@ type serveCmd struct {
 	Storage map[string]string `placeholder:"NAME=BUCKET" mapsep:"none" help:"Serve another database under this name. May be given several times."`
 	Listen  []string          `placeholder:"ADDRESS" sep:"none" default:"127.0.0.1:8100" help:"HOST:PORT, [IPv6]:PORT, :PORT for all interfaces, or a path (or unix:PATH) for a socket. May be given several times. Default: ${default}."`
 
+	LogBucket string `placeholder:"BUCKET" help:"A bucket for the log alone, fast where the other is cheap. The database in --bucket is made with it, and then knows where it is."`
+
 	ReadOnly       bool       `help:"Nobody may write or pack. The server still takes over its buckets, like every other: it is no replica beside one that writes."`
 	At             *momentArg `placeholder:"MOMENT" help:"With --read-only: serve the databases as they were then. Writes nothing, and may run beside a server, until that has packed to a later time or restored an earlier state: only a snapshot outlasts that."`
 	ListenReadOnly []string   `placeholder:"ADDRESS" sep:"none" help:"One more address, for clients that may only read and must not pack. May be given several times."`
@@ -56,6 +58,7 @@ func (*serveCmd) Help() string {
   s3storage serve
   s3storage serve --bucket /var/lib/zodb --listen :8100 --listen /run/zodb.sock
   s3storage serve --bucket s3://my-bucket/site
+  s3storage serve --bucket s3://my-bucket/site --log-bucket s3://my-fast-bucket--use1-az4--x-s3/site
   s3storage serve --bucket 's3://b/site?endpoint=http://127.0.0.1:9000&region=us-east-1&path-style=true'
   s3storage serve --storage main=s3://my-bucket/main --storage temp=mem://
   s3storage serve --listen :8100 --tls-cert zeo.pem --tls-key zeo-key.pem --tls-client-ca clients.pem
@@ -187,6 +190,10 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr,
 	if len(locations) == 0 {
 		locations[storageName] = "./data"
 	}
+	if _, there := locations[storageName]; c.LogBucket != "" && !there {
+		return nil, errors.New("--log-bucket is for the database in --bucket: make one that is served by --storage with s3storage import --log-bucket, " +
+			"or serve it once by --bucket; it needs no option then")
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown host"
@@ -197,7 +204,11 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr,
 	}
 	databases := make(map[string]database)
 	for name, location := range locations {
-		b, err := openBucket(ctx, location, c.At == nil)
+		logBucket := ""
+		if name == storageName {
+			logBucket = c.LogBucket
+		}
+		b, err := openWithLog(ctx, location, logBucket, c.At == nil)
 		if err != nil {
 			return nil, err
 		}
@@ -219,7 +230,7 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, addr net.Addr,
 			SweepAfter:   time.Duration(c.SweepAfter),
 			Node:         fmt.Sprintf("%s, process %d, %s", host, os.Getpid(), addr),
 			Creator:      "s3storage " + version,
-			OpenBucket:   openExisting,
+			OpenBucket:   openFiles,
 			OnMisled: func() {
 				select {
 				case misled <- fmt.Errorf("another server has taken %s back to an earlier state, or has written so much that this one "+

@@ -83,6 +83,16 @@ func othersLog(log bucket.Bucket, owner *Format) error {
 		log.Properties().Location, owner.Database)
 }
 
+// LogLocation returns where a database in a bucket has its log, if that is in a
+// bucket of its own, else nothing. The error is ErrNoDatabase where there is none.
+func LogLocation(ctx context.Context, main bucket.Bucket) (string, error) {
+	f, err := readFormat(ctx, main, FormatName)
+	if err != nil {
+		return "", err
+	}
+	return f.LogLocation, nil
+}
+
 // WithLog returns the bucket of a database with that of its log, if the format says
 // that it is in one of its own, which open opens; otherwise main itself. Whatever
 // else is in main, or nothing, is left to those who read it.
