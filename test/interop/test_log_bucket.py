@@ -77,6 +77,7 @@ def test_a_database_with_a_log_of_its_own_is_one_like_others(buckets, new_server
     db = open_db(server, **blobs)
     fill(db, 1)
     expected, transactions = state(db), stored(db)
+    harness.wait_until("a checkpoint stands", lambda: "checkpoint" in names(log))
     server.kill()
     assert names(log) <= {*OF_THE_LOG, "claim"} and "log" in names(log)
     assert not names(main) & set(OF_THE_LOG) and {"format", "segment", "blob"} <= names(main)
