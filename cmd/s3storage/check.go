@@ -47,7 +47,7 @@ func (c *checkCmd) Run() error {
 	b, err := openExisting(ctx, c.Bucket)
 	var r *check.Report
 	if err == nil {
-		r, err = check.Run(ctx, b, check.Options{Full: c.Full, Open: openExisting})
+		r, err = check.Run(ctx, b, check.Options{Full: c.Full, Open: openFiles})
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "s3storage: the check could not be made: %v\n", err)

@@ -21,7 +21,7 @@ func asReader(location string, do func(context.Context, *engine.Engine, bucket.B
 	if err != nil {
 		return err
 	}
-	e, err := engine.OpenReadOnly(ctx, b, engine.Options{OpenBucket: openExisting, Logger: slog.New(slog.DiscardHandler)})
+	e, err := engine.OpenReadOnly(ctx, b, engine.Options{OpenBucket: openFiles, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -58,7 +58,7 @@ func leaderOptions(subcommand string, level slog.Level) engine.Options {
 	return engine.Options{
 		Node:       fmt.Sprintf("s3storage %s, process %d", subcommand, os.Getpid()),
 		Creator:    "s3storage " + version,
-		OpenBucket: openExisting,
+		OpenBucket: openFiles,
 		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}
 }

@@ -21,6 +21,7 @@ import (
 type importCmd struct {
 	File        string `arg:"" help:"The Data.fs. It is only read."`
 	Bucket      string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ... A database is made if there is none."`
+	LogBucket   string `placeholder:"BUCKET" help:"A bucket for the log alone, fast where the other is cheap, if a database is made: it then knows where it is."`
 	Blobs       string `placeholder:"DIR" help:"The directory of the file's blobs."`
 	Follow      bool   `help:"At the end of the file, wait for more, until SIGINT or SIGTERM."`
 	SkipDamaged bool   `help:"Go on behind damaged places of the file, and without blobs that are missing, and tell at the end what was skipped."`
@@ -57,7 +58,7 @@ func (c *importCmd) Run() (err error) {
 			return err
 		}
 	}
-	b, err := openBucket(ctx, c.Bucket, true)
+	b, err := openWithLog(ctx, c.Bucket, c.LogBucket, true)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,9 @@ func (c *infoCmd) print(ctx context.Context, e *engine.Engine, b bucket.Bucket) 
 		fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("bucket", "%s", b.Properties().Location)
+	if log := b.Properties().Log; log != "" {
+		row("log in", "%s", log)
+	}
 	row("database", "%s", s.Format.Database)
 	row("created", "%s by %s", s.Format.Created.Format(time.RFC3339), s.Format.Creator)
 	if s.Last == zodb.NoTid {

@@ -28,6 +28,8 @@ type serveCmd struct {
 	Storage map[string]string `placeholder:"NAME=BUCKET" mapsep:"none" help:"Serve another database under this name. May be given several times."`
 	Listen  []string          `placeholder:"ADDRESS" sep:"none" default:"127.0.0.1:8100" help:"HOST:PORT, [IPv6]:PORT, :PORT for all interfaces, or a path (or unix:PATH) for a socket. May be given several times. Default: ${default}."`
 
+	LogBucket string `placeholder:"BUCKET" help:"A bucket for the log alone, fast where the other is cheap. The database in --bucket is made with it, and then knows where it is."`
+
 	Lease     string `placeholder:"LEASE" default:"bucket" help:"Who says which of the servers of a database may write: bucket, postgres://USER:PASSWORD@HOST/DATABASE, memcached://HOST:PORT, sqs+https://.../NAME.fifo, or none for a server that is alone. All servers need the same. See doc/leases.md. Default: ${default}."`
 	Advertise string `placeholder:"HOST:PORT" help:"Where other servers of the same databases reach this one. Default: the first --listen, with this machine's name in the place of all interfaces. none: nowhere."`
 
@@ -64,6 +66,7 @@ func (*serveCmd) Help() string {
   s3storage serve
   s3storage serve --bucket /var/lib/zodb --listen :8100 --listen /run/zodb.sock
   s3storage serve --bucket s3://my-bucket/site
+  s3storage serve --bucket s3://my-bucket/site --log-bucket s3://my-fast-bucket--use1-az4--x-s3/site
   s3storage serve --bucket 's3://b/site?endpoint=http://127.0.0.1:9000&region=us-east-1&path-style=true'
   s3storage serve --storage main=s3://my-bucket/main --storage temp=mem://
   s3storage serve --listen :8100 --tls-cert zeo.pem --tls-key zeo-key.pem --tls-client-ca clients.pem
@@ -210,6 +213,10 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 	if len(locations) == 0 {
 		locations[storageName] = "./data"
 	}
+	if _, there := locations[storageName]; c.LogBucket != "" && !there {
+		return nil, errors.New("--log-bucket is for the database in --bucket: make one that is served by --storage with s3storage import --log-bucket, " +
+			"or serve it once by --bucket; it needs no option then")
+	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown host"
@@ -220,7 +227,11 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 	}
 	databases := make(map[string]database)
 	for name, location := range locations {
-		b, err := openBucket(ctx, location, c.At == nil)
+		logBucket := ""
+		if name == storageName {
+			logBucket = c.LogBucket
+		}
+		b, err := openWithLog(ctx, location, logBucket, c.At == nil)
 		if err != nil {
 			return nil, err
 		}
@@ -243,7 +254,7 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 			Node:         host,
 			Address:      c.advertised(first.listener.Addr(), host),
 			Creator:      "s3storage " + version,
-			OpenBucket:   openExisting,
+			OpenBucket:   openFiles,
 			OnMisled:     func() { misled(name) },
 			Logger:       logger.With("storage", name),
 		}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -122,7 +121,7 @@ func (c *branchCmd) Run() error {
 	if c.At != nil {
 		at = c.At.Moment
 	}
-	from, err := absolute(c.From)
+	from, err := canonical(c.From)
 	if err != nil {
 		return err
 	}
@@ -142,14 +141,6 @@ func (c *branchCmd) Run() error {
 		return asLeader(c.From, changing("branch"), make)
 	}
 	return asReader(c.From, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error { return make(ctx, e) })
-}
-
-// absolute returns a location that means the same wherever a program is started.
-func absolute(location string) (string, error) {
-	if strings.Contains(location, "://") {
-		return location, nil
-	}
-	return filepath.Abs(location)
 }
 
 type restoreCmd struct {

@@ -43,7 +43,7 @@ var (
 // unwraps to its cause.
 type Error struct {
 	Op       string // "get", "put-if-absent", ...
-	Location string // the bucket's, as in Properties
+	Location string // the bucket's, as in Properties: Location or Log
 	Name     string // the object's; empty where the bucket as a whole is meant
 	Err      error
 }
@@ -60,6 +60,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Properties tell what a bucket is.
 type Properties struct {
 	Location string // for people, and accepted by the command line: a path or URL, without secrets
+	Log      string // the same of the bucket in which the log is, where that is another; else empty
 	Durable  bool   // whether objects outlive the process
 }
 

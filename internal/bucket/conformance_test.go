@@ -27,6 +27,12 @@ func TestDelayedConforms(t *testing.T) {
 	buckettest.Conformance(t, func(*testing.T) bucket.Bucket { return bucket.Slow(bucket.NewMemory(), delays, 1) })
 }
 
+func TestSplitConforms(t *testing.T) {
+	buckettest.Conformance(t, func(t *testing.T) bucket.Bucket {
+		return bucket.Split(openDirectory(t, t.TempDir()), bucket.NewMemory())
+	})
+}
+
 func openDirectory(t testing.TB, path string) *bucket.Directory {
 	t.Helper()
 	d, err := bucket.OpenDirectory(path, true)

@@ -168,7 +168,7 @@ func (c *check) open(ctx context.Context) error {
 			return listErr
 		}
 		for name := range c.listed {
-			if strings.HasPrefix(name, txlog.Prefix) || strings.HasPrefix(name, txlog.CheckpointPrefix) {
+			if strings.HasPrefix(name, txlog.Prefix) || strings.HasPrefix(name, txlog.CheckpointPrefix) || name == txlog.ClaimName {
 				c.report.Damage.add(txlog.FormatName, "it is missing", "the database cannot be opened")
 				return nil
 			}

@@ -261,7 +261,7 @@ func (c *check) strays() {
 		_, needed := c.needed[name]
 		prefix, _, in := strings.Cut(name, "/")
 		switch {
-		case needed, name == txlog.FormatName, name == txlog.HeadName, strings.HasPrefix(name, bucket.ProbePrefix),
+		case needed, name == txlog.FormatName, name == txlog.HeadName, name == txlog.ClaimName, strings.HasPrefix(name, bucket.ProbePrefix),
 			strings.HasPrefix(name, txlog.Prefix), strings.HasPrefix(name, txlog.CheckpointPrefix):
 			continue
 		case in:

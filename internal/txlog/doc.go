@@ -124,6 +124,11 @@
 // people what this database is a branch of. They are in this order, and none is
 // empty.
 //
+// Where the log is in a bucket of its own, log objects, checkpoints and the hint are
+// there, and nothing else of the database but the object "claim", which says whose
+// log that bucket is for. It stands in both buckets, before the format does, and has
+// the bytes of the format object.
+//
 // # Checkpoints
 //
 //	checkpoint/<number>       16 hexadecimal digits, from 1, without a gap

@@ -29,8 +29,8 @@ type Format struct {
 	Created  time.Time // to the second
 	Creator  string    // name and version of the program
 
-	// LogLocation says where the log is if it is in a bucket of its own:
-	// Properties().Location of that bucket. Otherwise it is empty.
+	// LogLocation says where the log is if it is in a bucket of its own, in a
+	// way that means the same wherever it is read. Otherwise it is empty.
 	LogLocation string
 
 	// Parent says, for people, which database this one is a branch of.
@@ -62,9 +62,9 @@ func (f *Format) encode() []byte {
 	return fileformat.AppendSum(b)
 }
 
-// DecodeFormat reads the format object.
-func DecodeFormat(b []byte) (*Format, error) {
-	r, count, _, err := fileformat.Open(FormatName, b, formatMagic, formatVersion, formatFixedSize)
+// decodeFormat reads the format object, or a claim, which is the same.
+func decodeFormat(name string, b []byte) (*Format, error) {
+	r, count, _, err := fileformat.Open(name, b, formatMagic, formatVersion, formatFixedSize)
 	if err != nil {
 		return nil, err
 	}
@@ -73,17 +73,17 @@ func DecodeFormat(b []byte) (*Format, error) {
 	f.Creator = string(r.Bytes(uint32(count)))
 	known := f.fields()
 	for n := r.Uint32(); n > 0 && r.Err() == nil; n-- {
-		name, value := string(r.Bytes(r.Uint32())), string(r.Bytes(r.Uint32()))
+		field, value := string(r.Bytes(r.Uint32())), string(r.Bytes(r.Uint32()))
 		if r.Err() != nil {
 			break
 		}
-		i := slices.IndexFunc(f.fields(), func(f formatField) bool { return f.name == name })
+		i := slices.IndexFunc(f.fields(), func(f formatField) bool { return f.name == field })
 		if i < 0 {
-			return nil, fmt.Errorf("%s: unknown field %q: %w; upgrade this program", FormatName, name, zodb.ErrNewerFormat)
+			return nil, fmt.Errorf("%s: unknown field %q: %w; upgrade this program", name, field, zodb.ErrNewerFormat)
 		}
-		i = slices.IndexFunc(known, func(f formatField) bool { return f.name == name })
+		i = slices.IndexFunc(known, func(f formatField) bool { return f.name == field })
 		if i < 0 || value == "" {
-			return nil, r.Corrupt("the field %q is empty, or not in its place", name)
+			return nil, r.Corrupt("the field %q is empty, or not in its place", field)
 		}
 		*known[i].value = value
 		known = known[i+1:]
@@ -95,23 +95,37 @@ func DecodeFormat(b []byte) (*Format, error) {
 var ErrNoDatabase = errors.New("there is no s3storage database")
 
 // ReadFormat reads the format object of a bucket. The error is ErrNoDatabase
-// where there is none.
+// where there is none. If the log is in a bucket of its own, b has to be one that
+// WithLog has opened.
 func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
+	f, err := readFormat(ctx, b, FormatName)
+	if err != nil {
+		return nil, err
+	}
+	if p := b.Properties(); (p.Log == "") != (f.LogLocation == "") {
+		return nil, fmt.Errorf("%s has become a database with its log in %q while it was being opened with its log in %q: start again",
+			p.Location, f.LogLocation, p.Log)
+	}
+	return f, nil
+}
+
+// readFormat reads the format object, or a claim.
+func readFormat(ctx context.Context, b bucket.Bucket, name string) (*Format, error) {
 	var f *Format
 	err := bucket.Rereading(ctx, func() error {
-		data, err := b.Get(ctx, FormatName, maxFormatSize)
+		data, err := b.Get(ctx, name, maxFormatSize)
 		if errors.Is(err, bucket.ErrNotExist) {
 			f = nil
 			return nil // an answer
 		}
 		if errors.Is(err, bucket.ErrTooLarge) {
 			return fmt.Errorf("%s holds an object named %q, but it is not s3storage's: choose an empty bucket, directory or prefix",
-				b.Properties().Location, FormatName)
+				b.Properties().Location, name)
 		}
 		if err != nil {
 			return err
 		}
-		f, err = DecodeFormat(data)
+		f, err = decodeFormat(name, data)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.Properties().Location, err)
 		}
@@ -131,16 +145,22 @@ func Create(ctx context.Context, b bucket.Bucket, template Format) (*Format, err
 	f := template
 	_, _ = rand.Read(f.Database[:]) // never fails: crypto/rand
 	nothing := func(string) bool { return false }
-	err := CreateFilled(ctx, b, &f, nothing, func() error { return nil })
-	if errors.Is(err, ErrTaken) {
-		if theirs, readErr := ReadFormat(ctx, b); readErr == nil {
-			return theirs, nil
-		}
-	}
-	if err != nil {
+	if err := create(ctx, b, &f, nothing, func() error { return nil }); err != nil {
 		return nil, err
 	}
 	return ReadFormat(ctx, b)
+}
+
+// create does what CreateFilled does. If somebody else was faster, it is their
+// database, and no error.
+func create(ctx context.Context, b bucket.Bucket, f *Format, begun func(name string) bool, fill func() error) error {
+	err := CreateFilled(ctx, b, f, begun, fill)
+	if errors.Is(err, ErrTaken) {
+		if _, readErr := readFormat(ctx, b, FormatName); readErr == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // CreateFilled makes a bucket the home of the database f, as Create does, but one
@@ -149,6 +169,32 @@ func Create(ctx context.Context, b bucket.Bucket, template Format) (*Format, err
 // have left there, as begun tells of their names, are let alone. The error is
 // ErrTaken if there are others, or somebody else was faster.
 func CreateFilled(ctx context.Context, b bucket.Bucket, f *Format, begun func(name string) bool, fill func() error) error {
+	if err := refuseOthers(ctx, b, begun); err != nil {
+		return err
+	}
+	if err := bucket.Probe(ctx, b); err != nil {
+		return err
+	}
+	if err := fill(); err != nil {
+		return err
+	}
+	f.Created = f.Created.UTC().Truncate(time.Second)
+	data := f.encode()
+	err := bucket.Retrying(ctx, func() error { return b.PutIfAbsent(ctx, FormatName, data) })
+	if !errors.Is(err, bucket.ErrExist) {
+		return err
+	}
+	// Somebody else was faster, or an earlier try of this.
+	theirs, err := readFormat(ctx, b, FormatName)
+	if err == nil && theirs.Database != f.Database {
+		err = takenBy(b, FormatName)
+	}
+	return err
+}
+
+// refuseOthers returns an error that wraps ErrTaken if there is anything in a bucket
+// but what is begun there.
+func refuseOthers(ctx context.Context, b bucket.Bucket, begun func(name string) bool) error {
 	there, stop := "", errors.New("there is something")
 	err := bucket.Rereading(ctx, func() error {
 		err := b.List(ctx, "", "", func(i bucket.Info) error {
@@ -169,24 +215,7 @@ func CreateFilled(ctx context.Context, b bucket.Bucket, f *Format, begun func(na
 	if there != "" {
 		return takenBy(b, there)
 	}
-	if err := bucket.Probe(ctx, b); err != nil {
-		return err
-	}
-	if err := fill(); err != nil {
-		return err
-	}
-	f.Created = f.Created.UTC().Truncate(time.Second)
-	data := f.encode()
-	err = bucket.Retrying(ctx, func() error { return b.PutIfAbsent(ctx, FormatName, data) })
-	if !errors.Is(err, bucket.ErrExist) {
-		return err
-	}
-	// Somebody else was faster, or an earlier try of this.
-	theirs, err := ReadFormat(ctx, b)
-	if err == nil && theirs.Database != f.Database {
-		err = takenBy(b, FormatName)
-	}
-	return err
+	return nil
 }
 
 // ErrTaken says that there is something in a bucket already, which is no part of

@@ -22,7 +22,7 @@ func TestFormatIsReadAsItWasWritten(t *testing.T) {
 	branch := sampleFormat()
 	branch.LogLocation = ""
 	for _, f := range []*Format{sampleFormat(), branch, {Created: time.Unix(0, 0).UTC()}} {
-		got, err := DecodeFormat(f.encode())
+		got, err := decodeFormat(FormatName, f.encode())
 		if err != nil || *got != *f {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, f)
 		}
@@ -46,7 +46,7 @@ func TestFieldsOfAFormatThatAreUnknownOrNotInOrderAreRefused(t *testing.T) {
 		for _, s := range c.fields {
 			b = fileformat.AppendBytes(b, []byte(s))
 		}
-		if _, err := DecodeFormat(fileformat.AppendSum(b)); !errors.Is(err, c.want) {
+		if _, err := decodeFormat(FormatName, fileformat.AppendSum(b)); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -55,6 +55,7 @@ func TestFieldsOfAFormatThatAreUnknownOrNotInOrderAreRefused(t *testing.T) {
 func TestADatabaseIsCreatedOnlyWithAllThatBelongsToIt(t *testing.T) {
 	b := bucket.NewMemory()
 	f := sampleFormat()
+	f.LogLocation = "" // or it would be read from there
 	failure := errors.New("no")
 	if err := CreateFilled(t.Context(), b, f, nothing, func() error { return failure }); !errors.Is(err, failure) {
 		t.Error(err)
@@ -135,7 +136,7 @@ func FuzzFormat(f *testing.F) {
 	f.Add((&Format{}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		reseal(b)
-		format, err := DecodeFormat(b)
+		format, err := decodeFormat(FormatName, b)
 		if err == nil && !bytes.Equal(format.encode(), b) {
 			t.Errorf("decoded and encoded:\n%x\n%x", b, format.encode())
 		}
@@ -153,6 +154,7 @@ func TestWhatAnEarlierTryLeftIsNotInTheWay(t *testing.T) {
 		}
 		begun := func(name string) bool { return name == CheckpointName(1) }
 		f := sampleFormat()
+		f.LogLocation = ""
 		id := DatabaseID{7}
 		err := CreateFilled(t.Context(), b, f, begun, func() error { f.Database = id; return nil })
 		if name == CheckpointName(2) {

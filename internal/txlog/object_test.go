@@ -130,7 +130,7 @@ func TestEveryFlippedBitIsDetected(t *testing.T) {
 		"log object": {sampleObject().encode(), func(b []byte) error { _, err := Decode("x", b); return err }},
 		"base":       {sampleBase().encode(), func(b []byte) error { _, err := Decode("x", b); return err }},
 		"seal":       {sampleSeal().encode(), func(b []byte) error { _, err := Decode("x", b); return err }},
-		"format":     {sampleFormat().encode(), func(b []byte) error { _, err := DecodeFormat(b); return err }},
+		"format":     {sampleFormat().encode(), func(b []byte) error { _, err := decodeFormat(FormatName, b); return err }},
 		"checkpoint": {sampleCheckpoint().Encode(), func(b []byte) error { _, err := DecodeCheckpoint("x", b); return err }},
 		"hint":       {(&head{DatabaseID{1}, 2, 3, 4}).encode(), func(b []byte) error { _, err := decodeHead(b); return err }},
 		"payload":    {payload, func(b []byte) error { _, _, _, err := DecodePayload("x", b); return err }},

@@ -4,6 +4,9 @@
     python read_bucket.py --current DIRECTORY  the current revision of each object
     python read_bucket.py --check DIRECTORY    whether every byte is what it has to be
     python read_bucket.py --data ...           with the data, in hexadecimal
+    python read_bucket.py --log DIRECTORY ...  where the log is, if it is in a bucket of
+                                               its own and not in the directory that the
+                                               database names: a copy, say
 
 It needs the Python package zstandard and nothing else, writes nothing, and
 follows doc/format.md and nothing else: with the modules of bucket_reader, it is
@@ -66,15 +69,16 @@ class Database:
     behind it. What they name is read when it is asked for. If a server has deleted
     it since, the error is Outdated."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, log=None):
         self.bucket = Bucket(directory)
         data = self.bucket.whole("format")
         if data is None:
             raise FileNotFoundError(f"there is no database in {directory}")
         self.format = parse_format(data)
         self.database = self.format.database
-        self.log_bucket = (Bucket(self.format.fields["log"]) if "log" in self.format.fields
-                           else self.bucket)
+        self.log_bucket = self.bucket
+        if "log" in self.format.fields:
+            self.log_bucket = self.open_log(log or self.format.fields["log"])
         while True:
             self.head = self.read_head()
             self.checkpoint = self.newest_checkpoint(self.head.checkpoint if self.head else 0)
@@ -84,6 +88,17 @@ class Database:
             except Damaged:
                 if not self.outdated():
                     raise
+
+    def open_log(self, directory):
+        """The bucket of its own that the log is in."""
+        bucket = Bucket(directory)
+        data = bucket.whole("claim")
+        if data is None:
+            raise FileNotFoundError(f"the log is not in the directory {directory}: give --log "
+                                    "with the directory, or one with a copy of it")
+        if parse_format(data, "claim").database != self.database:
+            raise Damaged(f"{directory} has the log of another database")
+        return bucket
 
     # -- where to begin
 
@@ -345,6 +360,7 @@ class Database:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory")
+    parser.add_argument("--log", metavar="DIRECTORY", help="where the log is, if it is elsewhere")
     parser.add_argument("--current", action="store_true", help="only the current revisions")
     parser.add_argument("--check", action="store_true", help="only whether all is well")
     parser.add_argument("--data", action="store_true", help="print the data")
@@ -357,7 +373,7 @@ def main():
             print(f"{indent}  {data.hex()}")
 
     try:
-        database = Database(options.directory)
+        database = Database(options.directory, options.log)
         created = datetime.datetime.fromtimestamp(database.format.created, datetime.timezone.utc)
         print(f"database {database.format.database.hex()}, "
               f"created {created:%Y-%m-%d %H:%M:%S} by {database.format.creator}")

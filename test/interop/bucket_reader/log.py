@@ -76,8 +76,9 @@ class LogObject:
     seal: "Seal | None"
 
 
-def parse_format(data):
-    cursor, size, _ = open_file("format", data, b"s3zfmt\r\n")
+def parse_format(data, name="format"):
+    """The file format, or the claim of a log's bucket, which has the same bytes."""
+    cursor, size, _ = open_file(name, data, b"s3zfmt\r\n")
     found = Format(cursor.take(16), cursor.u64(), cursor.take(size).decode(), {})
     known = ["log", "parent"]
     for _ in range(cursor.u32()):
