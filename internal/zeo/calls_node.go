@@ -18,6 +18,7 @@ import (
 //	                                  each object that becomes part of the log, and
 //	                                  s3_end(epoch, slot, last tid) several times a second
 //	s3_end() -> (epoch, slot)         where the log ends
+//	s3_followers() -> [(name, address, slot)]  who follows, and how far each is
 //	s3_applied(slot)                  one-way: how far the other node is
 //	s3_finish(id) -> (tid, epoch)     tpc_finish that does not wait for the log
 //	s3_pack(tid)                      pack to a transaction
@@ -27,6 +28,7 @@ var nodeMethods = map[string]method{
 	"s3_node":       {1, 1, (*conn).isNode},
 	"s3_follow":     {0, 0, (*conn).follow},
 	"s3_end":        {0, 0, (*conn).nodeEnd},
+	"s3_followers":  {0, 0, (*conn).followers},
 	"s3_applied":    {1, 1, (*conn).nodeApplied},
 	"s3_finish":     {1, 1, (*conn).nodeFinish},
 	"s3_pack":       {1, 1, (*conn).nodePack},
@@ -152,6 +154,17 @@ func (c *conn) nodeEnd(*call) (any, error) {
 		return nil, errNotLeader
 	}
 	return Tuple{int64(epoch), int64(slot)}, nil
+}
+
+func (c *conn) followers(*call) (any, error) {
+	if _, err := c.node(); err != nil {
+		return nil, err
+	}
+	list := List{}
+	for _, f := range c.srv.Followers(c.name) {
+		list = append(list, Tuple{f.Name, f.Address, int64(f.Applied)})
+	}
+	return list, nil
 }
 
 func (c *conn) nodeApplied(k *call) (any, error) {

@@ -35,6 +35,28 @@ func (c *Client) Follow() (epoch, slot uint64, err error) {
 // LogEnd asks where the log ends.
 func (c *Client) LogEnd() (epoch, slot uint64, err error) { return pairOf(c.call("s3_end", Tuple{})) }
 
+// Followers asks which nodes follow the leader at the other end.
+func (c *Client) Followers() (all []Follower, err error) {
+	v, err := c.call("s3_followers", Tuple{})
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range itemsOf(v) {
+		t, _ := item.(Tuple)
+		if len(t) != 3 {
+			return nil, errMalformed
+		}
+		name, ok1 := t[0].(string)
+		address, ok2 := t[1].(string)
+		slot, ok3 := t[2].(int64)
+		if !ok1 || !ok2 || !ok3 || slot < 0 {
+			return nil, errMalformed
+		}
+		all = append(all, Follower{name, address, uint64(slot)})
+	}
+	return all, nil
+}
+
 // Applied tells how far this node is with the log.
 func (c *Client) Applied(slot uint64) error {
 	if err := c.oneWay("s3_applied", Tuple{int64(slot)}); err != nil {
