@@ -15,13 +15,13 @@ import (
 
 func sampleFormat() *Format {
 	return &Format{Database: DatabaseID{1}, Created: time.Unix(1e9, 0).UTC(), Creator: "test",
-		LogLocation: "s3://fast/log", Parent: "database 0102 in /srv/data"}
+		Parent: "database 0102 in /srv/data"}
 }
 
 func TestFormatIsReadAsItWasWritten(t *testing.T) {
-	branch := sampleFormat()
-	branch.LogLocation = ""
-	for _, f := range []*Format{sampleFormat(), branch, {Created: time.Unix(0, 0).UTC()}} {
+	both := sampleFormat()
+	both.LogLocation = "s3://fast/log"
+	for _, f := range []*Format{sampleFormat(), both, {LogLocation: "s3://fast/log", Created: time.Unix(0, 0).UTC()}, {Created: time.Unix(0, 0).UTC()}} {
 		got, err := decodeFormat(FormatName, f.encode())
 		if err != nil || *got != *f {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, f)
@@ -55,7 +55,6 @@ func TestFieldsOfAFormatThatAreUnknownOrNotInOrderAreRefused(t *testing.T) {
 func TestADatabaseIsCreatedOnlyWithAllThatBelongsToIt(t *testing.T) {
 	b := bucket.NewMemory()
 	f := sampleFormat()
-	f.LogLocation = "" // or it would be read from there
 	failure := errors.New("no")
 	if err := CreateFilled(t.Context(), b, f, nothing, func() error { return failure }); !errors.Is(err, failure) {
 		t.Error(err)
@@ -133,6 +132,7 @@ func TestForeignFormatObjectIsRefused(t *testing.T) {
 
 func FuzzFormat(f *testing.F) {
 	f.Add(sampleFormat().encode())
+	f.Add((&Format{LogLocation: "s3://fast/log", Parent: "another"}).encode())
 	f.Add((&Format{}).encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		reseal(b)
@@ -154,7 +154,6 @@ func TestWhatAnEarlierTryLeftIsNotInTheWay(t *testing.T) {
 		}
 		begun := func(name string) bool { return name == CheckpointName(1) }
 		f := sampleFormat()
-		f.LogLocation = ""
 		id := DatabaseID{7}
 		err := CreateFilled(t.Context(), b, f, begun, func() error { f.Database = id; return nil })
 		if name == CheckpointName(2) {
