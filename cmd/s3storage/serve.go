@@ -24,7 +24,7 @@ type serveCmd struct {
 	Listen  []string          `placeholder:"ADDRESS" sep:"none" default:"127.0.0.1:8100" help:"HOST:PORT, [IPv6]:PORT, :PORT for all interfaces, or a path (or unix:PATH) for a socket. May be given several times. Default: ${default}."`
 
 	ReadOnly       bool       `help:"Nobody may write or pack. The server still takes over its buckets, like every other: it is no replica beside one that writes."`
-	At             *momentArg `placeholder:"MOMENT" help:"With --read-only: serve the databases as they were then. Writes nothing. Beside a server that writes, give a snapshot: what other moments need, it may delete."`
+	At             *momentArg `placeholder:"MOMENT" help:"With --read-only: serve the databases as they were then. Writes nothing, and may run beside a server, until that has packed to a later time or restored an earlier state: only a snapshot outlasts that."`
 	ListenReadOnly []string   `placeholder:"ADDRESS" sep:"none" help:"One more address, for clients that may only read and must not pack. May be given several times."`
 
 	TLS tlsFlags `embed:"" prefix:"tls-"`

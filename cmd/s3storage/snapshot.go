@@ -66,13 +66,34 @@ type snapshotDeleteCmd struct {
 
 func (*snapshotDeleteCmd) Help() string {
 	return `What only the snapshot needed is deleted by the next daily sweep of a server.
-Snapshots named branch-... belong to branches, which lose their data with them.
+
+Snapshots named branch-... belong to branches, which lose their data with them; so
+does a branch that was made of a snapshot by its name. Those named
+before-restore-... hold what a restore took back: without them it is gone, and the
+restore cannot be taken back any more.
 ` + takesTheLead
 }
 
 // Run implements the subcommand.
 func (c *snapshotDeleteCmd) Run() error {
-	return asLeader(c.Bucket, changing("snapshot"), func(ctx context.Context, e *engine.Engine) error { return e.DeleteSnapshot(ctx, c.Name) })
+	return asLeader(c.Bucket, changing("snapshot"), func(ctx context.Context, e *engine.Engine) error {
+		err := e.DeleteSnapshot(ctx, c.Name)
+		if err == nil {
+			fmt.Printf("deleted the snapshot %s; %s\n", c.Name, lostWith(c.Name))
+		}
+		return err
+	})
+}
+
+// lostWith says what is lost with the snapshot of that name.
+func lostWith(name string) string {
+	switch {
+	case strings.HasPrefix(name, engine.ForBranch):
+		return "the branch that was made with it loses its data: do not use it any more"
+	case strings.HasPrefix(name, engine.BeforeRestore):
+		return "what that restore took back is gone, and the restore cannot be taken back any more"
+	}
+	return "a branch that was made of it, if there is one, loses its data: do not use it any more"
 }
 
 type branchCmd struct {
@@ -85,7 +106,7 @@ func (*branchCmd) Help() string {
 	return `Makes a database of its own that begins as what another one is or was. It shares the
 other's files and copies nothing: both can be written to, packed and served. A
 snapshot named branch-... in the other keeps what the branch needs; delete it when
-the branch is gone.
+the branch is gone. Given again, a command that was broken off goes on.
 
   s3storage branch ./try --from ./data
   s3storage branch s3://b/tuesday --from s3://b/site --at "2026-11-24 17:00"

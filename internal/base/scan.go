@@ -13,12 +13,18 @@ import (
 // Scan goes over the transactions of one segment, past the caches: see
 // [segment.Directory.Scan].
 func (v *View) Scan(ctx context.Context, i int, parts segment.Parts, fn func(*segment.Txn) error) error {
+	return v.ScanWithout(ctx, i, parts, nil, fn)
+}
+
+// ScanWithout does what Scan does, but the records of some keys may come without
+// their data: see [segment.Directory.ScanWithout].
+func (v *View) ScanWithout(ctx context.Context, i int, parts segment.Parts, without []segment.Key, fn func(*segment.Txn) error) error {
 	s := v.segs[i]
 	dir, err := v.r.directory(ctx, s)
 	if err != nil {
 		return err
 	}
-	return dir.Scan(ctx, fetch(s.from, s.ID.Name()), parts, func(t *segment.Txn) error {
+	return dir.ScanWithout(ctx, fetch(s.from, s.ID.Name()), parts, without, func(t *segment.Txn) error {
 		if t.Tid > s.End() {
 			return nil
 		}

@@ -66,6 +66,7 @@ func (e *Engine) adopt(ctx context.Context, b *base.Base, why txlog.BaseKind, bl
 	}
 	name := base.Name(b.ID)
 	e.uploads.add(name)
+	defer e.uploads.remove(name) // by then it is adopted, or may be, or will not be
 	if err := b.Write(ctx, e.bucket, e.format.Database); err != nil {
 		return false, err
 	}
@@ -89,13 +90,11 @@ func (e *Engine) adopt(ctx context.Context, b *base.Base, why txlog.BaseKind, bl
 		e.state.Lock()
 		delete(e.state.adopting, b.ID)
 		e.state.Unlock()
-		e.uploads.remove(name)
 		return false, err
 	}
 	if err := e.awaitLead(context.WithoutCancel(ctx), func() bool { return e.state.view == v }); err != nil {
 		return false, fmt.Errorf("%w; whether the log has adopted %s will be known when the database is opened again", err, name)
 	}
-	e.uploads.remove(name)
 	if err := e.checkpoint(ctx); err != nil {
 		// Nothing is lost: the log is longer than it has to be.
 		e.opts.Logger.Warn("could not write a checkpoint; opening this database will read more of the log",

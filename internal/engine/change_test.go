@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"s3storage/internal/base"
 	"s3storage/internal/bucket"
 	"s3storage/internal/segment"
 	"s3storage/internal/txlog"
@@ -136,4 +137,43 @@ func TestCloseWaitsNoLongerThanItMayForItsLastFlush(t *testing.T) {
 			t.Errorf("%q", rev.Data)
 		}
 	})
+}
+
+// A forgetful is a bucket that puts bases, and while it is armed says that it has
+// not.
+type forgetful struct {
+	bucket.Bucket
+	armed atomic.Bool
+}
+
+func (b *forgetful) Put(ctx context.Context, name string, data []byte) error {
+	err := b.Bucket.Put(ctx, name, data)
+	if err == nil && b.armed.Load() && strings.HasPrefix(name, base.Prefix) {
+		return context.Canceled // nobody tries again
+	}
+	return err
+}
+
+func TestASweepDeletesTheBaseOfAChangeThatFailed(t *testing.T) {
+	b := &forgetful{Bucket: bucket.NewMemory()}
+	e := openEngine(t, b)
+	commit(t, e, stored{0, zodb.NoTid, record("root")})
+	b.armed.Store(true)
+	if err := e.Flush(t.Context()); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	b.armed.Store(false)
+	failed := listed(t, b, base.Prefix)
+	if len(failed) != 1 {
+		t.Fatalf("%d bases", len(failed))
+	}
+	if err := e.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := listed(t, b, base.Prefix); len(left) != 1 || left[0] == failed[0] {
+		t.Errorf("after the sweep: %v, %v is of the flush that failed", left, failed)
+	}
 }

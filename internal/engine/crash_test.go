@@ -128,7 +128,7 @@ type life struct {
 }
 
 // live opens the database for a process that dies after so many writes.
-func live(b bucket.Bucket, writes int) (*life, error) {
+func live(b bucket.Bucket, writes int, change ...func(*Options)) (*life, error) {
 	l := &life{b: newMortal(b, writes)}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.ctx = ctx
@@ -138,11 +138,15 @@ func live(b bucket.Bucket, writes int) (*life, error) {
 	})
 	now := time.Now()
 	var err error
-	l.Engine, err = Open(ctx, l.b, Options{
+	opts := Options{
 		Node: "node", Creator: "test", Logger: slog.New(slog.DiscardHandler),
 		MaxInline: 500,
 		Now:       func() time.Time { return now }, // tids are always the same
-	})
+	}
+	for _, c := range change {
+		c(&opts)
+	}
+	l.Engine, err = Open(ctx, l.b, opts)
 	if err != nil {
 		return nil, err
 	}

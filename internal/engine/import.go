@@ -22,11 +22,12 @@ import (
 const (
 	// importBatch is how many bytes of data go into one segment of an import.
 	// Besides the one that grows, importWriters+1 are in memory at most.
-	importBatch = fullSegment / 2
+	// So this bounds the memory of an import, whatever the size of the file.
+	importBatch = 24 << 20
 
 	// importRecords bounds a batch of small records, which take more memory than
 	// their data.
-	importRecords = 1 << 19
+	importRecords = 1 << 17
 
 	// importPortion is how many bytes of data are looked into at once.
 	importPortion = 1 << 20

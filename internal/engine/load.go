@@ -105,7 +105,11 @@ func (e *Engine) nextObject(ctx context.Context, oid zodb.Oid) (r revision, ok b
 		e.state.Unlock()
 		entry, there, err := v.Next(ctx, oid)
 		if err != nil {
-			return r, false, err
+			if err = e.unlessOutdated(ctx, err, v); err != nil {
+				return r, false, err
+			}
+			r.oid = oid - 1 // look for the same again
+			continue
 		}
 		if there && (!ok || entry.Oid < r.oid) {
 			r, ok = fromBase(entry, v), true
@@ -167,10 +171,10 @@ func (e *Engine) Invalidations(ctx context.Context, tid zodb.Tid) (last zodb.Tid
 		}
 		for older := v.Forward(tid+1, v.Last()); len(oids) <= maxInvalidations; {
 			t, err := older.Next(ctx)
-			if err != nil && e.outdated(v) {
-				break // and look again
-			}
 			if err != nil {
+				if err = e.unlessOutdated(ctx, err, v); err == nil {
+					break // and look again
+				}
 				e.opts.Logger.Error("cannot tell a client what has changed; it has to drop its cache",
 					"bucket", e.bucket.Properties().Location, "err", err)
 				return 0, nil, false

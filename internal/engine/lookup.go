@@ -65,10 +65,35 @@ func (e *Engine) sceneLocked() scene {
 func (e *Engine) before(ctx context.Context, oid zodb.Oid, tid zodb.Tid) (r revision, next zodb.Tid, ok bool, err error) {
 	for {
 		var s scene
-		if r, next, ok, s, err = e.tryBefore(ctx, oid, tid); err == nil || !e.outdated(s.all()...) {
-			return r, next, ok, err
+		r, next, ok, s, err = e.tryBefore(ctx, oid, tid)
+		if err == nil {
+			return r, next, ok, nil
+		}
+		if err = e.unlessOutdated(ctx, err, s.all()...); err != nil {
+			return r, next, false, err
 		}
 	}
+}
+
+// unlessOutdated returns the error that reading one of the bases gave, or why it can
+// be read no more; or nil if its files may be gone, and reading the present one may
+// help. With a nil context it looks in memory only.
+func (e *Engine) unlessOutdated(ctx context.Context, err error, views ...*base.View) error {
+	switch {
+	case e.outdated(views...):
+		return nil
+	case e.log != nil || e.opts.At.Snapshot != "" || ctx == nil,
+		!errors.Is(err, bucket.ErrNotExist) && !errors.Is(err, zodb.ErrCorrupt):
+		return err
+	}
+	return e.renew(ctx, err, views[0])
+}
+
+// present returns the present base.
+func (e *Engine) present() *base.View {
+	e.state.RLock()
+	defer e.state.RUnlock()
+	return e.state.view
 }
 
 // outdated tells whether files of one of the bases may be gone.
@@ -128,8 +153,12 @@ func (e *Engine) at(ctx context.Context, oid zodb.Oid, serial zodb.Tid, packed b
 	}
 	for {
 		var s scene
-		if r, ok, s, err = e.tryAt(ctx, oid, serial, packed); err == nil || !e.outdated(s.all()...) {
-			return r, ok, err
+		r, ok, s, err = e.tryAt(ctx, oid, serial, packed)
+		if err == nil {
+			return r, ok, nil
+		}
+		if err = e.unlessOutdated(ctx, err, s.all()...); err != nil {
+			return r, false, err
 		}
 	}
 }
@@ -171,8 +200,11 @@ func (e *Engine) current(ctx context.Context, oid zodb.Oid) (r revision, ok bool
 		v := e.state.view
 		e.state.RUnlock()
 		entry, _, ok, err := v.Before(ctx, oid, zodb.MaxTid)
-		if err == nil || !e.outdated(v) {
-			return fromBase(entry, v), ok, err
+		if err == nil {
+			return fromBase(entry, v), ok, nil
+		}
+		if err = e.unlessOutdated(ctx, err, v); err != nil {
+			return r, false, err
 		}
 	}
 }
@@ -190,13 +222,16 @@ func (e *Engine) revisions(ctx context.Context, oid zodb.Oid) (all []revision, e
 		}
 		e.state.RUnlock()
 		entries, err := v.Revisions(ctx, oid)
-		if err != nil && e.outdated(v) {
+		if err != nil {
+			if err = e.unlessOutdated(ctx, err, v); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		for _, entry := range entries {
 			all = append(all, fromBase(entry, v))
 		}
-		return append(all, recent...), err
+		return append(all, recent...), nil
 	}
 }
 
@@ -215,8 +250,11 @@ func (e *Engine) header(ctx context.Context, r revision) (header, error) {
 			return header{r.txn.Meta, rec.Size, rec.Source, rec.Blob}, nil
 		}
 		rec, meta, err := r.view.Header(ctx, r.entry())
-		if err == nil || !e.outdated(r.view) {
-			return header{meta, rec.Size, rec.Source, rec.Blob}, err
+		if err == nil {
+			return header{meta, rec.Size, rec.Source, rec.Blob}, nil
+		}
+		if err = e.unlessOutdated(ctx, err, r.view); err != nil {
+			return header{}, err
 		}
 		if r, err = e.again(ctx, r); err != nil {
 			return header{}, err
@@ -255,10 +293,14 @@ func (e *Engine) data(ctx context.Context, r revision) ([]byte, error) {
 	for first := true; ; first = false {
 		if r.txn == nil {
 			data, err := e.baseData(ctx, r)
-			if err == nil || ctx == nil || !first && !e.outdated(r.view) {
+			if err == nil || ctx == nil {
 				return data, err
 			}
-			// It may be another's read, of files that are gone by now.
+			if !first { // else it may be another's read, of files that are gone by now
+				if err = e.unlessOutdated(ctx, err, r.view); err != nil {
+					return nil, err
+				}
+			}
 			if r, err = e.again(ctx, r); err != nil {
 				return nil, err
 			}
@@ -271,6 +313,9 @@ func (e *Engine) data(ctx context.Context, r revision) ([]byte, error) {
 		case txlog.RecordPayload:
 			data, err := e.payload(ctx, r.txn, rec)
 			if errors.Is(err, bucket.ErrNotExist) {
+				if gone := e.unlessOutdated(ctx, err, e.present()); gone != nil {
+					err = gone
+				}
 				if now, e := e.again(ctx, r); e == nil && now.txn == nil { // it is in a segment by now
 					r = now
 					continue

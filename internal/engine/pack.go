@@ -201,7 +201,7 @@ func (r *rewriting) fill(ctx context.Context, w *segment.Writer) error {
 	gone := r.gone
 	write := copyInto(w)
 	for _, i := range r.segments {
-		err := r.p.v.Scan(ctx, i, segment.WithData|segment.WithReferences, func(t *segment.Txn) error {
+		err := r.p.v.ScanWithout(ctx, i, segment.WithData|segment.WithReferences, gone, func(t *segment.Txn) error {
 			had := len(t.Records)
 			t.Records = slices.DeleteFunc(t.Records, func(rec segment.Record) bool {
 				drop := len(gone) > 0 && gone[0] == segment.Key{Tid: t.Tid, K: rec.K}

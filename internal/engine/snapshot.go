@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"s3storage/internal/base"
-	"s3storage/internal/bucket"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -34,6 +33,12 @@ func (m Moment) String() string {
 // maxSnapshotName bounds the name of a snapshot.
 const maxSnapshotName = 100
 
+// What the names of snapshots begin with that Branch and Restore make.
+const (
+	ForBranch     = "branch-"
+	BeforeRestore = "before-restore-"
+)
+
 // Snapshot gives the present state a name. Nothing that it needs is deleted until
 // DeleteSnapshot.
 func (e *Engine) Snapshot(ctx context.Context, name string) error {
@@ -41,7 +46,7 @@ func (e *Engine) Snapshot(ctx context.Context, name string) error {
 		return fmt.Errorf("the name of a snapshot has 1 to %d bytes, %q has %d", maxSnapshotName, name, len(name))
 	}
 	return e.changeSnapshots(ctx, func(b *base.Base) error {
-		if slices.ContainsFunc(b.Snapshots, func(s base.Snapshot) bool { return s.Name == name }) {
+		if hasSnapshot(b, name) {
 			return fmt.Errorf("there is a snapshot %q already: choose another name, or delete it", name)
 		}
 		b.Snapshots = append(b.Snapshots, e.snapshotNow(name))
@@ -67,6 +72,10 @@ func (e *Engine) DeleteSnapshot(ctx context.Context, name string) error {
 		}
 		return nil
 	})
+}
+
+func hasSnapshot(b *base.Base, name string) bool {
+	return slices.ContainsFunc(b.Snapshots, func(s base.Snapshot) bool { return s.Name == name })
 }
 
 func noSnapshot(name string) error { return fmt.Errorf("there is no snapshot %q", name) }
@@ -109,9 +118,8 @@ func (e *Engine) past(ctx context.Context, m Moment) (*base.Base, error) {
 		}
 		return base.Read(ctx, e.bucket, e.format.Database, b.Snapshots[i].Base)
 	}
-	if m.Tid < b.Packed {
-		return nil, fmt.Errorf("the database was packed to %s: what it was at %s is not there any more, but in snapshots that were made before",
-			b.Packed.Time().Format(time.RFC3339), m)
+	if err := reachesBack(b, m); err != nil {
+		return nil, err
 	}
 	past := b.Until(m.Tid)
 	v, err := e.reader.View(ctx, past)
@@ -124,6 +132,15 @@ func (e *Engine) past(ctx context.Context, m Moment) (*base.Base, error) {
 		}
 	}
 	return past, nil
+}
+
+// reachesBack returns an error if a pack has dropped what a database was at a moment.
+func reachesBack(b *base.Base, m Moment) error {
+	if m.Tid < b.Packed {
+		return fmt.Errorf("the database was packed to %s: what it was at %s is not there any more, but in snapshots that were made before",
+			b.Packed.Time().Format(time.RFC3339), m)
+	}
+	return nil
 }
 
 // Restore takes the database back to what it was at a moment. What it is now
@@ -149,7 +166,11 @@ func (e *Engine) Restore(ctx context.Context, m Moment) (snapshot string, err er
 			return err
 		}
 		b := e.successor()
-		snapshot = "before-restore-" + e.opts.Now().UTC().Format("20060102T150405Z")
+		made := BeforeRestore + e.opts.Now().UTC().Format("20060102T150405Z")
+		snapshot = made
+		for n := 2; hasSnapshot(b, snapshot); n++ { // another one within the second
+			snapshot = fmt.Sprintf("%s-%d", made, n)
+		}
 		now := e.snapshotNow(snapshot)
 		b.Snapshots = append(b.Snapshots, now)
 		b.Segments, b.Tables, b.Origins = past.Segments, past.Tables, past.Origins
@@ -179,46 +200,4 @@ func (e *Engine) Restore(ctx context.Context, m Moment) (snapshot string, err er
 		err = context.Cause(ctx)
 	}
 	return snapshot, err
-}
-
-// Branch makes a database in an empty bucket that begins as what this one was at a
-// moment. It shares this one's files, which a snapshot keeps; location is where
-// others find this one's bucket. It returns the name of the snapshot.
-func (e *Engine) Branch(ctx context.Context, m Moment, to bucket.Bucket, location string) (snapshot string, err error) {
-	f := &txlog.Format{Database: txlog.DatabaseID(base.NewID()), Created: e.opts.Now(), Creator: e.opts.Creator,
-		Parent: fmt.Sprintf("database %s in %s at %s", e.format.Database, location, m)}
-	if m.Snapshot == "" {
-		snapshot = "branch-" + f.Database.String()
-		if err := e.Snapshot(ctx, snapshot); err != nil {
-			return "", err
-		}
-	} else {
-		snapshot = m.Snapshot
-	}
-	past, err := e.past(ctx, m)
-	if err != nil {
-		return snapshot, err
-	}
-	b := past.Elsewhere(e.format.Database, location)
-	b.ID, b.Number, b.Rolled = base.NewID(), 1, zodb.NoTid
-	b.Position = txlog.Start()
-	e.state.RLock()
-	b.Position.OidMark = e.state.oidMark
-	e.state.RUnlock()
-	for i := range b.Segments {
-		b.Position.LastTid = max(b.Position.LastTid, b.Segments[i].End())
-	}
-	return snapshot, txlog.CreateFilled(ctx, to, f, func() error {
-		if err := b.Write(ctx, to, f.Database); err != nil {
-			return err
-		}
-		c := &txlog.Checkpoint{Number: 1, Database: f.Database, Base: b.ID, Position: b.Position, At: f.Created.UTC().Truncate(time.Second)}
-		return bucket.Retrying(ctx, func() error {
-			err := to.PutIfAbsent(ctx, c.Name(), c.Encode())
-			if errors.Is(err, bucket.ErrExist) {
-				return nil // an earlier try of this: the bucket was empty
-			}
-			return err
-		})
-	})
 }

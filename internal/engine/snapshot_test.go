@@ -229,6 +229,33 @@ func TestARestoredDatabaseTellsClientsToDropTheirCaches(t *testing.T) {
 	}
 }
 
+func TestRestoresWithinASecondKeepWhatWasBeforeEachOfThem(t *testing.T) {
+	now := time.Now()
+	e := openEngine(t, bucket.NewMemory(), func(o *Options) { o.Now = func() time.Time { return now } })
+	t1 := commit(t, e, stored{0, 0, record("root", 1)}, stored{1, 0, record("one")})
+	made := make(map[string]string) // snapshots, and what the object was
+	for i := range 3 {
+		text := record(fmt.Sprint("state ", i))
+		commit(t, e, stored{1, t1, text})
+		snapshot, err := e.Restore(t.Context(), Moment{Tid: t1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, again := made[snapshot]; again {
+			t.Errorf("%s was made twice", snapshot)
+		}
+		made[snapshot] = text
+	}
+	for snapshot, want := range made {
+		if _, err := e.Restore(t.Context(), Moment{Snapshot: snapshot}); err != nil {
+			t.Fatal(err)
+		}
+		if got := load(t, e, 1); string(got.Data) != want {
+			t.Errorf("after %s: %q instead of %q", snapshot, got.Data, want)
+		}
+	}
+}
+
 func TestAServerThatFollowsARestoreIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bucket.NewMemory()
@@ -253,90 +280,3 @@ func TestAServerThatFollowsARestoreIsTold(t *testing.T) {
 type discard struct{}
 
 func (discard) Committed(*zodb.Commit) {}
-
-// A sibling is another bucket as the process sees it that dies.
-type sibling struct {
-	bucket.Bucket
-	m *mortal
-}
-
-func (s *sibling) PutIfAbsent(ctx context.Context, name string, data []byte) error {
-	return s.m.write(func() error { return s.Bucket.PutIfAbsent(ctx, name, data) })
-}
-
-func (s *sibling) Put(ctx context.Context, name string, data []byte) error {
-	return s.m.write(func() error { return s.Bucket.Put(ctx, name, data) })
-}
-
-func (s *sibling) Delete(ctx context.Context, name string) error {
-	return s.m.write(func() error { return s.Bucket.Delete(ctx, name) })
-}
-
-// A snapshot, a restore and a branch that are interrupted at any write are there or
-// not, and the database is sound.
-func TestACrashInASnapshotARestoreOrABranchLeavesNothingHalfDone(t *testing.T) {
-	var tids []zodb.Tid
-	steps := func(l *life, to bucket.Bucket) (done int, err error) {
-		tids = nil
-		for i := range 3 {
-			if err := l.commit(map[zodb.Oid]string{0: record("root", 1), 1: record(fmt.Sprint("state ", i))}); err != nil {
-				return done, err
-			}
-			tids = append(tids, l.LastTransaction())
-			done++
-		}
-		if err := l.Snapshot(l.ctx, "s"); err != nil {
-			return done, err
-		}
-		done++
-		if _, err := l.Restore(l.ctx, Moment{Tid: tids[1]}); err != nil {
-			return done, err
-		}
-		done++
-		if _, err := l.Branch(l.ctx, Now, to, "parent"); err != nil {
-			return done, err
-		}
-		return done + 1, nil
-	}
-	writes := 1
-	for n := 0; n < writes; n++ {
-		synctest.Test(t, func(t *testing.T) {
-			b := bucket.NewMemory()
-			left := n
-			if n == 0 {
-				left = 1 << 30 // to count
-			}
-			done := 0
-			if l, err := live(b, left); err == nil {
-				done, err = steps(l, &sibling{bucket.NewMemory(), l.b})
-				if err != nil && l.b.alive() == nil {
-					t.Fatalf("step %d: %v", done, err)
-				}
-				if n == 0 {
-					writes = l.b.mu.written
-				}
-				l.die()
-			}
-			l, err := live(b, 1<<30)
-			if err != nil {
-				t.Fatalf("after %d writes: %v", n, err)
-			}
-			defer l.die()
-			if done > 0 {
-				got := load(t, l.Engine, 1)
-				want := map[int][]string{1: {"state 0", "state 1"}, 2: {"state 1", "state 2"}, 3: {"state 2"},
-					4: {"state 2", "state 1"}, 5: {"state 1"}, 6: {"state 1"}}[done]
-				if !slices.ContainsFunc(want, func(w string) bool { return string(got.Data) == record(w) }) {
-					t.Errorf("after %d writes and %d steps: %q", n, done, got.Data)
-				}
-			}
-			checkClean(t, l.Engine)
-			if err := l.commit(map[zodb.Oid]string{1: record("last")}); err != nil {
-				t.Errorf("after %d writes: %v", n, err)
-			}
-		})
-	}
-	if writes < 30 {
-		t.Errorf("only %d writes", writes)
-	}
-}

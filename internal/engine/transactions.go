@@ -76,12 +76,15 @@ func (h *history) next(ctx context.Context) (*settledTxn, error) {
 		}
 		h.e.state.RUnlock()
 		s, err := h.step(ctx)
-		if err != nil && h.e.outdated(h.view) {
+		if err != nil {
+			if err = h.e.unlessOutdated(ctx, err, h.view); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		switch {
 		case s == nil:
-			return nil, err
+			return nil, nil
 		case h.back:
 			h.to = s.tid - 1
 		default:

@@ -43,6 +43,10 @@ func (s *Sorter) Add(record []byte) error {
 			return err
 		}
 	}
+	if need := 4 + len(record); need > cap(s.arena)-len(s.arena) {
+		// append alone would grow it by a quarter, and copy it again and again.
+		s.arena = slices.Grow(s.arena, max(need, min(len(s.arena), s.Memory-len(s.arena))))
+	}
 	s.at = append(s.at, uint32(len(s.arena)))
 	s.arena = binary.BigEndian.AppendUint32(s.arena, uint32(len(record)))
 	s.arena = append(s.arena, record...)

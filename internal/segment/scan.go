@@ -33,8 +33,16 @@ const portionSize = 8 << 20
 // reads do not agree with each other, with the directory or with its totals, the
 // error wraps zodb.ErrCorrupt; fn may have been called before that is found.
 func (d *Directory) Scan(ctx context.Context, fetch Fetch, parts Parts, fn func(*Txn) error) error {
+	return d.ScanWithout(ctx, fetch, parts, nil, fn)
+}
+
+// ScanWithout does what Scan does, but the records of some keys may come without
+// their Data. A block in which there are only such records is not decompressed: all
+// that is verified of it is its checksum and its place. The keys ascend; there may
+// be keys of other segments among them.
+func (d *Directory) ScanWithout(ctx context.Context, fetch Fetch, parts Parts, without []Key, fn func(*Txn) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &scan{d: d, fn: fn, headers: newStream(d, fetch, d.headers)}
+	s := &scan{d: d, fn: fn, without: without, headers: newStream(d, fetch, d.headers)}
 	defer s.headers.wait()
 	if parts&WithReferences != 0 {
 		s.references = &references{stream: newStream(d, fetch, d.references)}
@@ -77,6 +85,7 @@ type scan struct {
 	headers    *stream
 	references *references // or nil
 	data       *data       // or nil
+	without    []Key       // whose data is not wanted, from last on
 
 	txn  Txn  // as its first block described it, without records
 	last Key  // of the record before
@@ -140,6 +149,14 @@ func (s *scan) deliver(records []Record) error {
 	return err
 }
 
+// wanted tells whether the data of the present record is.
+func (s *scan) wanted() bool {
+	for len(s.without) > 0 && s.without[0].Compare(s.last) < 0 {
+		s.without = s.without[1:]
+	}
+	return len(s.without) == 0 || s.without[0] != s.last
+}
+
 // end checks that nothing is left.
 func (s *scan) end() error {
 	if s.references != nil && s.references.more() || s.data != nil && s.data.more() {
@@ -161,14 +178,24 @@ func (s *scan) corrupt(offset int64, format string, args ...any) error {
 type data struct {
 	stream *stream
 	block  Block
-	items  *dataItems
+	stored []byte     // of the block
+	items  *dataItems // nil while the block is not decompressed
+	passed int        // records in it before the present one that were not wanted
 }
 
 func (d *data) more() bool { return len(d.stream.blocks) > 0 || d.items != nil && d.items.more() }
 
+// ended tells whether the record of a key is in the next block.
+func (d *data) ended(k Key) bool {
+	if d.items != nil {
+		return !d.items.more()
+	}
+	return d.stored == nil || len(d.stream.blocks) > 0 && d.stream.blocks[0].First == k
+}
+
 // read reads the data of the record that follows, which is to be r.
 func (d *data) read(ctx context.Context, s *scan, r *Record) error {
-	if d.items == nil || !d.items.more() {
+	if d.ended(s.last) {
 		b, stored, ok, err := d.stream.next(ctx)
 		if err == nil && !ok {
 			err = s.corrupt(s.d.info.Scan, "the data of record %s is missing", s.last)
@@ -176,8 +203,17 @@ func (d *data) read(ctx context.Context, s *scan, r *Record) error {
 		if err != nil {
 			return err
 		}
-		d.block = b
-		if d.items, err = s.d.openData(b, stored, nil); err != nil {
+		if b.First != s.last {
+			return s.corrupt(b.Offset, "record %s expected, by the directory the block begins with %s", s.last, b.First)
+		}
+		d.block, d.stored, d.items, d.passed = b, stored, nil, 0
+	}
+	if d.items == nil {
+		if !s.wanted() {
+			d.passed++
+			return nil
+		}
+		if err := d.open(s.d); err != nil {
 			return err
 		}
 	}
@@ -190,6 +226,19 @@ func (d *data) read(ctx context.Context, s *scan, r *Record) error {
 			r.Size, s.last, r.Oid, len(bytes), d.items.key, d.items.oid)
 	}
 	r.Data = bytes
+	return nil
+}
+
+// open decompresses the block, and goes to the present record.
+func (d *data) open(dir *Directory) (err error) {
+	if d.items, err = dir.openData(d.block, d.stored, nil); err != nil {
+		return err
+	}
+	for range d.passed {
+		if _, err := d.items.next(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -8,11 +8,12 @@ var (
 	decoder = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderLowmem(true),
 		zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(maxDataRaw+spare)))
 
-	// On what a Plone site stores, some 200 MB of it, the default makes 4.4 times
-	// less of the data at 300 MB/s, the fastest level 4.2 times at 350, a better one
-	// 4.6 times at 220. A window of 1 MiB bounds the memory; only records that
-	// are larger notice. Blocks have a checksum of their own.
-	encoder = started(must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderCRC(false),
+	// The fastest level takes about a fifth less processor time for an import than
+	// the default, and the bucket becomes 5 % larger. On what a Plone site stores, some
+	// 200 MB of it, the default makes 4.4 times less of the data at 300 MB/s, the
+	// fastest level 4.2 times at 350. A window of 1 MiB bounds the memory; only records
+	// that are larger notice. Blocks have a checksum of their own.
+	encoder = started(must(zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
 		zstd.WithWindowSize(1<<20))))
 )
 

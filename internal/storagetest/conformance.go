@@ -90,6 +90,7 @@ func Conformance(t *testing.T, open func(t *testing.T) zodb.Storage) {
 		{"pack keeps data that a later undo shares", packKeepsSharedData},
 		{"pack ends undo", packEndsUndo},
 		{"a pack that drops nothing changes nothing", packThatDropsNothing},
+		{"a pack to an earlier time than one before", packToAnEarlierTime},
 		{"pack stops at what it cannot read", packStopsAtWhatItCannotRead},
 		{"pack while commits go on", packWhileCommitsGoOn},
 

@@ -199,6 +199,23 @@ func packThatDropsNothing(h *harness) {
 	h.wantRevision(1, zodb.MaxTid, string(Record("b")), t2, zodb.NoTid)
 }
 
+// packToAnEarlierTime packs to a time of which a pack before has dropped the root.
+func packToAnEarlierTime(h *harness) {
+	t1 := h.commit(refers(0, 0, "root", 1), refers(1, 0, "a"))
+	t2 := h.commit(refers(0, t1, "root, again", 1))
+	t3 := h.commit(refers(1, t1, "b"))
+	h.pack(t2)
+	for _, tid := range []zodb.Tid{t1, t1 - 1, zodb.NoTid} {
+		h.pack(tid)
+	}
+	h.wantRevision(0, zodb.MaxTid, string(Record("root, again", 1)), t2, zodb.NoTid)
+	h.wantRevision(1, t3, string(Record("a")), t1, t3)
+	h.wantRevision(1, zodb.MaxTid, string(Record("b")), t3, zodb.NoTid)
+	if got := tidsOf(h.undoLog(0, 10, nil)); !slices.Equal(got, []zodb.Tid{t3}) {
+		h.Errorf("undo log %v, want only %s", got, t3)
+	}
+}
+
 func packStopsAtWhatItCannotRead(h *harness) {
 	t1 := h.commit(refers(0, 0, "root", 1, 2), refers(1, 0, "a"), change{2, 0, "no pickle at all"})
 	t2 := h.commit(refers(1, t1, "b"), refers(3, 0, "garbage"))

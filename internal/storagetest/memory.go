@@ -31,6 +31,7 @@ type Memory struct {
 		objects   map[zodb.Oid][]*record // oldest first
 		txns      []*txn                 // oldest first, as far as no pack has dropped them
 		commits   []*zodb.Commit         // oldest first, all of them
+		packed    zodb.Tid               // the latest time to which a pack has dropped something
 		size      int64
 		observers []zodb.Observer
 		writers   map[zodb.Oid]*memoryTxn

@@ -18,6 +18,9 @@ func (m *Memory) Pack(_ context.Context, tid zodb.Tid) error {
 	if m.mu.readOnly != nil {
 		return m.mu.readOnly
 	}
+	if tid = min(tid, m.mu.last); tid <= m.mu.packed {
+		return nil
+	}
 	keep, err := m.keepLocked(tid)
 	if err != nil {
 		return err
@@ -51,7 +54,7 @@ func (m *Memory) Pack(_ context.Context, tid zodb.Tid) error {
 		}
 	}
 	if dropped {
-		m.mu.txns, m.mu.objects, m.mu.size = txns, objects, size
+		m.mu.txns, m.mu.objects, m.mu.size, m.mu.packed = txns, objects, size, tid
 	}
 	return nil
 }

@@ -36,7 +36,9 @@ func (c *Checkpoint) Name() string { return CheckpointName(c.Number) }
 const (
 	checkpointMagic     = "s3zckp\r\n"
 	checkpointFixedSize = 72
-	maxCheckpointSize   = 16 << 10
+
+	// MaxCheckpointSize is how many bytes a checkpoint has at most.
+	MaxCheckpointSize = 16 << 10
 )
 
 // Encode returns the bytes of the checkpoint.
@@ -72,7 +74,7 @@ func DecodeCheckpoint(name string, b []byte) (*Checkpoint, error) {
 func (h home) readCheckpoint(ctx context.Context, number uint64) (c *Checkpoint, err error) {
 	name := CheckpointName(number)
 	err = bucket.Rereading(ctx, func() error {
-		data, err := h.bucket.Get(ctx, name, maxCheckpointSize)
+		data, err := h.bucket.Get(ctx, name, MaxCheckpointSize)
 		if err != nil {
 			return err
 		}

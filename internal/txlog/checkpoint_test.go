@@ -504,7 +504,7 @@ func TestBranchBeginsWithACheckpoint(t *testing.T) {
 	p := Start()
 	p.OidMark, p.LastTid = 500, 3
 	c := &Checkpoint{Number: 1, Database: f.Database, Base: BaseID{1}, Position: p}
-	err := CreateFilled(t.Context(), b, f, func() error { return b.Put(t.Context(), c.Name(), c.Encode()) })
+	err := CreateFilled(t.Context(), b, f, nothing, func() error { return b.Put(t.Context(), c.Name(), c.Encode()) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -130,8 +130,9 @@ func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
 func Create(ctx context.Context, b bucket.Bucket, template Format) (*Format, error) {
 	f := template
 	_, _ = rand.Read(f.Database[:]) // never fails: crypto/rand
-	err := CreateFilled(ctx, b, &f, func() error { return nil })
-	if errors.Is(err, errTaken) {
+	nothing := func(string) bool { return false }
+	err := CreateFilled(ctx, b, &f, nothing, func() error { return nil })
+	if errors.Is(err, ErrTaken) {
 		if theirs, readErr := ReadFormat(ctx, b); readErr == nil {
 			return theirs, nil
 		}
@@ -143,13 +144,15 @@ func Create(ctx context.Context, b bucket.Bucket, template Format) (*Format, err
 }
 
 // CreateFilled makes a bucket the home of the database f, as Create does, but one
-// that is not empty: fill writes what belongs to it. Only then is the bucket a
-// database, so nobody sees half of it. It fails if somebody else was faster.
-func CreateFilled(ctx context.Context, b bucket.Bucket, f *Format, fill func() error) error {
+// that is not empty: fill writes what belongs to it, and may change f. Only then is
+// the bucket a database, so nobody sees half of it. Objects that an earlier try may
+// have left there, as begun tells of their names, are let alone. The error is
+// ErrTaken if there are others, or somebody else was faster.
+func CreateFilled(ctx context.Context, b bucket.Bucket, f *Format, begun func(name string) bool, fill func() error) error {
 	there, stop := "", errors.New("there is something")
 	err := bucket.Rereading(ctx, func() error {
 		err := b.List(ctx, "", "", func(i bucket.Info) error {
-			if strings.HasPrefix(i.Name, bucket.ProbePrefix) {
+			if strings.HasPrefix(i.Name, bucket.ProbePrefix) || begun(i.Name) {
 				return nil // somebody else is about to create a database, or once was
 			}
 			there = i.Name
@@ -186,9 +189,10 @@ func CreateFilled(ctx context.Context, b bucket.Bucket, f *Format, fill func() e
 	return err
 }
 
-// errTaken says that there is something in a bucket already.
-var errTaken = errors.New("choose an empty bucket, directory or prefix")
+// ErrTaken says that there is something in a bucket already, which is no part of
+// what was to be created there.
+var ErrTaken = errors.New("choose an empty bucket, directory or prefix")
 
 func takenBy(b bucket.Bucket, name string) error {
-	return fmt.Errorf("%s is not empty (it holds %s): %w", b.Properties().Location, name, errTaken)
+	return fmt.Errorf("%s is not empty (it holds %s): %w", b.Properties().Location, name, ErrTaken)
 }

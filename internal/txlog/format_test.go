@@ -56,21 +56,21 @@ func TestADatabaseIsCreatedOnlyWithAllThatBelongsToIt(t *testing.T) {
 	b := bucket.NewMemory()
 	f := sampleFormat()
 	failure := errors.New("no")
-	if err := CreateFilled(t.Context(), b, f, func() error { return failure }); !errors.Is(err, failure) {
+	if err := CreateFilled(t.Context(), b, f, nothing, func() error { return failure }); !errors.Is(err, failure) {
 		t.Error(err)
 	}
 	if _, err := ReadFormat(t.Context(), b); !errors.Is(err, ErrNoDatabase) {
 		t.Error(err)
 	}
 	c := &Checkpoint{Number: 1, Database: f.Database, Position: Start()}
-	err := CreateFilled(t.Context(), b, f, func() error { return b.Put(t.Context(), c.Name(), c.Encode()) })
+	err := CreateFilled(t.Context(), b, f, nothing, func() error { return b.Put(t.Context(), c.Name(), c.Encode()) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := ReadFormat(t.Context(), b); err != nil || *got != *f {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if err := CreateFilled(t.Context(), b, f, func() error { return nil }); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if err := CreateFilled(t.Context(), b, f, nothing, func() error { return nil }); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Error(err)
 	}
 }
@@ -79,10 +79,10 @@ func TestOneOfTwoWhoCreateDifferentDatabasesAtATimeIsRefused(t *testing.T) {
 	b := bucket.NewMemory()
 	one, other := sampleFormat(), sampleFormat()
 	other.Database = DatabaseID{2}
-	err := CreateFilled(t.Context(), b, one, func() error {
-		return CreateFilled(t.Context(), b, other, func() error { return nil })
+	err := CreateFilled(t.Context(), b, one, nothing, func() error {
+		return CreateFilled(t.Context(), b, other, nothing, func() error { return nil })
 	})
-	if !errors.Is(err, errTaken) {
+	if !errors.Is(err, ErrTaken) {
 		t.Error(err)
 	}
 }
@@ -140,4 +140,35 @@ func FuzzFormat(f *testing.F) {
 			t.Errorf("decoded and encoded:\n%x\n%x", b, format.encode())
 		}
 	})
+}
+
+// nothing was begun.
+func nothing(string) bool { return false }
+
+func TestWhatAnEarlierTryLeftIsNotInTheWay(t *testing.T) {
+	b := bucket.NewMemory()
+	for _, name := range []string{CheckpointName(1), CheckpointName(2)} {
+		if err := b.Put(t.Context(), name, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		begun := func(name string) bool { return name == CheckpointName(1) }
+		f := sampleFormat()
+		id := DatabaseID{7}
+		err := CreateFilled(t.Context(), b, f, begun, func() error { f.Database = id; return nil })
+		if name == CheckpointName(2) {
+			if !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), name) {
+				t.Error(err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ReadFormat(t.Context(), b); err != nil || got.Database != id {
+			t.Errorf("%+v, %v", got, err)
+		}
+		if err := b.Delete(t.Context(), FormatName); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -56,7 +56,7 @@ func decodeHead(b []byte) (*head, error) {
 // readHead reads the hint. It is zero where there is none that can be used.
 func (h home) readHead(ctx context.Context) (hint head, err error) {
 	err = bucket.Retry(ctx, headAttempts, func() error {
-		data, err := h.bucket.Get(ctx, HeadName, maxCheckpointSize)
+		data, err := h.bucket.Get(ctx, HeadName, MaxCheckpointSize)
 		if err != nil {
 			return err
 		}

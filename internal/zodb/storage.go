@@ -101,9 +101,10 @@ type Storage interface {
 	// Pack drops every revision that was not current at the time tid or
 	// later, and every object that could not be reached from the root then
 	// and is not referred to by a later revision. What was dropped can be read
-	// until the storage's grace period is over. It returns when this is
-	// durable. After an error nothing was dropped, unless the error says that
-	// this will be known later.
+	// until the storage's grace period is over. After a pack to a later time
+	// there is nothing left to drop. It returns when this is durable. After an
+	// error nothing was dropped, unless the error says that this will be known
+	// later.
 	Pack(ctx context.Context, tid Tid) error
 
 	// Invalidations returns the oids changed by transactions after tid, each

@@ -27,7 +27,10 @@ pack            A FileStorage fails at a reference to nothing, drops what only
                 later revisions refer to, hides older revisions whose data a
                 later one shares, and deletes blobs of later revisions of objects
                 that were garbage, or deleted, for a time; this server does none of it. After
-                such a pack it is proved that what must be there is there.
+                such a pack it is proved that what must be there is there. Where the
+                root does not exist, all would be garbage, and both refuse to pack; but
+                a FileStorage takes a root that undo made not exist again for one that
+                refers to nothing, and drops all the rest.
 restarts        A FileStorage whose newest transaction was packed away has
                 forgotten its tid when it is opened again, and its clients then
                 refuse it for ever. There is no restart in that state.
@@ -37,9 +40,11 @@ blob records    ZEO's client sends the record of a blob twice in a transaction,
                 and a FileStorage keeps both; so it does with those of several
                 undos in one transaction. The last one counts.
 deletions       The getTid of a FileStorage takes an object that does not exist
-                again, after undo, for one that does. Its iterator names the
-                transaction whose data a record shares also where undo goes back
-                to a state in which the object did not exist: there is no data.
+                again, after undo, for one that does; so a transaction that relies
+                upon that object is not refused, or for its serial. Its iterator
+                names the transaction whose data a record shares also where undo
+                goes back to a state in which the object did not exist: there is no
+                data.
                 That an object does not exist is one state here, so a deletion can
                 be undone whenever the object does not exist; a FileStorage wants
                 it to be the newest change, or the one that undo went back to.
@@ -261,7 +266,10 @@ class Run:
             named = {ours[1]} if ours[0] == "ConflictError" else set(ours[1])
             return named <= set(theirs[1])
         if operation["op"] in ("commit", "race"):
-            return self.are_both_reasons(operation.get("second", operation), ours, theirs)
+            return (self.are_both_reasons(operation.get("second", operation), ours, theirs)
+                    or self.is_check_of_nothing(operation, ours)
+                    and isinstance(theirs, Raised)
+                    and theirs[:2] == ("ReadConflictError", ours[1]))
         if operation["op"] in ("leave", "return") and isinstance(ours, dict) and isinstance(theirs, dict):
             silent = set().union(*self.silent.values(), ())
             return all(answer == theirs[oid] or oid in silent and answer == self.truth(oid)
@@ -275,10 +283,9 @@ class Run:
         that undo made not exist again for one that can be relied upon. This server
         can undo any deletion of an object that does not exist.
         """
-        if (operation["op"] == "commit" and isinstance(ours, Raised) and not self.reference
-                and ours[0] == "POSKeyError" and self.world.data(ours[1]) is None
+        if (not self.reference and self.is_check_of_nothing(operation, ours)
                 and not isinstance(theirs, Raised)):
-            return any(kind == "check" and oid == ours[1] for kind, oid, *_ in operation["writes"])
+            return True
         if (operation["op"] == "undo" and not self.reference and not isinstance(ours, Raised)
                 and isinstance(theirs, Raised) and theirs[0] == "MultipleUndoErrors"):
             return all(self.is_undone_deletion(oid, operation["undone"], ours[0])
@@ -290,6 +297,12 @@ class Run:
             record[0] for t in self.world.transactions if t[0] in operation["undone"]
             for record in t[-1])
         return all(changed[oid] > 1 for oid in ours[1])
+
+    def is_check_of_nothing(self, operation, ours):
+        """Whether it was refused for relying upon an object that does not exist."""
+        return (operation["op"] == "commit" and isinstance(ours, Raised) and ours[0] == "POSKeyError"
+                and self.world.data(ours[1]) is None
+                and any(kind == "check" and oid == ours[1] for kind, oid, *_ in operation["writes"]))
 
     def is_undone_deletion(self, oid, undone, outcome):
         """Whether one of the transactions deleted the object, and all is as before that.
@@ -331,8 +344,10 @@ class Run:
                 self.fail("the pack", first_difference(ours, theirs))
             return
         if ours is not None:
-            # Without a root all would be garbage: both refuse.
-            if 0 in plan.current or not isinstance(theirs, Raised):
+            # Without a root, and without anything later, all would be garbage.
+            rootless = (self.pack_gc and 0 not in plan.current
+                        and all(data is None for _, _, data, _ in plan.later))
+            if ours != Raised(("StorageError",)) or not rootless:
                 self.fail("the pack of the tested server", ours)
             return
         before = {(oid, mark): data for oid, revisions in self.world.revisions.items()

@@ -37,7 +37,8 @@ def test_no_client_reads_from_its_cache_what_was_rolled_back(directory_server, o
     harness.wait_until("the reader sees the change", lambda: state(reader) == {"a": "rolled back", "b": "rolled back"})
     reader.close()  # its cache file stays, with what is about to be rolled back
     server.stop()
-    assert "before-restore" in harness.tool("restore", bucket.url, "--to", "before")
+    restored = harness.tool("restore", bucket.url, "--to", "before")
+    assert "before-restore" in restored
     server.start()
 
     reader = open_db(server, **cached)
@@ -47,6 +48,8 @@ def test_no_client_reads_from_its_cache_what_was_rolled_back(directory_server, o
     assert state(writer) == {"a": "first"}
     change(writer, c="new")
     harness.wait_until("the reader sees the change", lambda: state(reader) == {"a": "first", "c": "new"})
+    server.stop()
+    assert "cannot be taken back" in harness.tool("snapshot", "delete", bucket.url, restored.split()[-1])
     assert harness.tool("check", "--full", bucket.url)
 
 
