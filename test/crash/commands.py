@@ -149,8 +149,9 @@ class Run:
             part, _ = self.export(bucket)
             datafs.same(transactions[:len(part)], part)
         self.do(*command)
-        datafs.same(transactions, self.export(bucket)[0])
-        assert self.export(bucket)[1] == blobs
+        whole, there = self.export(bucket)
+        datafs.same(transactions, whole)
+        assert there == blobs
         self.swept(bucket)
 
     def packs(self):
@@ -230,8 +231,8 @@ class Run:
         for branch, state in branches:
             self.check(branch, begun=True)
             assert self.export(branch) == state
-            self.swept(branch)
-            assert self.export(branch) == state
+        self.swept(branch)
+        assert self.export(branch) == state
 
     def summary(self):
         def said(counts):
