@@ -222,7 +222,10 @@ func Decode(db txlog.DatabaseID, id txlog.BaseID, data []byte) (*Base, error) {
 	b.Live = int64(r.Uint64())
 	b.BlobBytes = int64(r.Uint64())
 	tables, snapshots, origins := int(r.Uint32()), int(r.Uint32()), int(r.Uint32())
-	if n := len(r.Rest()); r.Err() == nil && (segments > n/segmentSize || tables > n/tableSize || snapshots > n/36 || origins > n/20) {
+	if r.Err() != nil {
+		return nil, r.Err()
+	}
+	if n := len(r.Rest()); segments > n/segmentSize || tables > n/tableSize || snapshots > n/36 || origins > n/20 {
 		return nil, r.Corrupt("%d segments, %d tables, %d snapshots and %d origins do not fit into %d bytes", segments, tables, snapshots, origins, n)
 	}
 	for range origins {

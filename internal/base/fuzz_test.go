@@ -3,6 +3,9 @@ package base
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	"s3storage/internal/index"
 	"s3storage/internal/segment"
 	"s3storage/internal/txlog"
+	"s3storage/internal/zodb"
 )
 
 // What can be decoded is encoded to the same bytes. The sum is mended first, so that
@@ -40,4 +44,24 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("decoded and encoded:\n%x\n%x", data, b.Encode(db))
 		}
 	})
+}
+
+// Nothing of the size that a base says it has is believed before it was compared with
+// how long it is, also where it makes no sense before that.
+func TestABaseThatMakesNoSenseTakesNoMemory(t *testing.T) {
+	db, id := txlog.DatabaseID{1}, txlog.BaseID{2}
+	data := (&Base{ID: id, Number: 1, Position: txlog.Start()}).Encode(db)
+	data = data[:len(data)-sha256.Size]
+	const count = 12 // where the number of segments is
+	binary.BigEndian.PutUint32(data[count:], 1<<20)
+	for n := startSize; n <= len(data); n++ {
+		cut := fileformat.AppendSum(bytes.Clone(data[:n]))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := Decode(db, id, cut)
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; !errors.Is(err, zodb.ErrCorrupt) || took > 1<<20 {
+			t.Fatalf("cut to %d bytes: %v, %d bytes of memory", n, err, took)
+		}
+	}
 }

@@ -34,7 +34,7 @@ def test_nothing_is_lost_torn_or_given_twice(capsys, arguments):
 
 
 def test_a_command_that_was_killed_does_its_work_when_it_is_run_again():
-    commands.main(["--kills", "1"])
+    commands.main(["--kills", "1", "--transactions", "40"])
 
 
 @pytest.mark.parametrize("tamper, expected", [
