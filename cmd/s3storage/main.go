@@ -15,6 +15,7 @@ var version = "0.1.0-dev"
 type cli struct {
 	Serve    serveCmd         `cmd:"" help:"Serve databases to ZODB clients."`
 	Info     infoCmd          `cmd:"" help:"Show what is in a bucket."`
+	Status   statusCmd        `cmd:"" help:"Show which server leads a database, and which follow."`
 	Check    checkCmd         `cmd:"" help:"Look for damage in a bucket."`
 	Pack     packCmd          `cmd:"" help:"Drop old revisions and garbage."`
 	Import   importCmd        `cmd:"" help:"Take the transactions of a FileStorage into a bucket."`
