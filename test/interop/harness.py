@@ -9,6 +9,8 @@ S3STORAGE_BINARY      the server, by default bin/s3storage-race
 VERSITYGW             the S3 gateway, by default .tools/versitygw
 INTEROP_SERVER        "reference" runs the tests against ZEO's own server, which
                       proves those tests that do not need a bucket
+INTEROP_FOLLOWER      if set, every server that a test starts follows another one,
+                      which is started first
 """
 
 import itertools
@@ -27,6 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("S3STORAGE_BINARY") or str(ROOT / "bin" / "s3storage-race")
 VERSITYGW = os.environ.get("VERSITYGW") or str(ROOT / ".tools" / "versitygw")
 REFERENCE = os.environ.get("INTEROP_SERVER") == "reference"
+FOLLOWER = bool(os.environ.get("INTEROP_FOLLOWER"))
 
 # How long to wait before something counts as hung.
 HANG = 60
@@ -185,6 +188,7 @@ class Server:
         self.tls = tls
         self.pack_gc = pack_gc
         self.process = None
+        self.leader = self.leader_port = None  # with INTEROP_FOLLOWER
         self.cwd = self.directory
         self.starts = 0
         self.ready_lines = []
@@ -210,11 +214,11 @@ class Server:
 
     # -- start and stop
 
-    def command(self):
+    def command(self, listen=None):
         if self.reference:
             return self._reference_command()
         command = [BINARY, "serve"]
-        for address in self.listen:
+        for address in listen or self.listen:
             command += ["--listen", address]
         for name, bucket in self.storages.items():
             command += (["--storage", f"{name}={bucket.url}"] if self.named
@@ -259,12 +263,32 @@ class Server:
     def spawn(self):
         """Start without waiting until it is ready."""
         assert self.process is None
+        if FOLLOWER and not self.reference:
+            self._start_leader()
         self.starts += 1
         self.ready_lines = []
         with open(self.stdout_path, "wb") as out, open(self.stderr_path, "wb") as err:
             self.process = subprocess.Popen(
                 self.command(), stdin=subprocess.DEVNULL, stdout=out, stderr=err,
                 env=environment(), cwd=self.cwd)
+
+    def _start_leader(self):
+        """Start a server that leads, so that this one follows."""
+        self._end_leader()
+        self.leader_port = self.leader_port or free_port()
+        log = open(self.directory / f"leader-{self.starts + 1}", "wb")
+        with log:
+            self.leader = subprocess.Popen(
+                self.command([f"127.0.0.1:{self.leader_port}"]), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, env=environment(), cwd=self.cwd)
+        wait_until("the leader is ready", lambda: self.leader.poll() is not None
+                   or b"listening on" in pathlib.Path(log.name).read_bytes())
+
+    def _end_leader(self):
+        if self.leader is not None:
+            self.leader.kill()
+            self.leader.wait()
+            self.leader = None
 
     def ready(self):
         """Whether all listeners stand; an error if the server has ended."""
@@ -305,6 +329,7 @@ class Server:
         process, self.process = self.process, None
         try:
             code = process.wait(HANG)
+            self._end_leader()
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGQUIT)  # have Go print its goroutines
             try:
@@ -326,6 +351,7 @@ class Server:
         if process is not None:
             process.kill()
             process.wait()
+        self._end_leader()
 
     def restart(self):
         self.stop()
