@@ -203,7 +203,11 @@ func (i *importer) blob(oid zodb.Oid, tid zodb.Tid, data []byte) (func() (io.Rea
 	path := i.blobs.Path(oid, tid)
 	_, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if s, err := pydata.Inspect(data); err != nil || s.Class != "ZODB.blob.Blob" {
+		class := ""
+		if s, err := pydata.Inspect(data); err == nil {
+			class = s.Class
+		}
+		if class != "ZODB.blob.Blob" {
 			return nil, nil // it only refers to one
 		}
 		if !i.r.SkipDamaged {

@@ -65,7 +65,7 @@ func (c *statusCmd) holder(ctx context.Context, id txlog.DatabaseID, b bucket.Bu
 	if err != nil {
 		return err.Error()
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	h, err := l.Holder(ctx)
 	switch {
 	case err != nil:

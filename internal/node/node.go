@@ -267,7 +267,7 @@ func (n *Node) seek() *link {
 				return l
 			}
 		case <-ctx.Done():
-			<-acquired
+			_ = <-acquired // ctx's
 			return nil
 		}
 	}

@@ -75,7 +75,7 @@ func serve(t testing.TB, b bucket.Bucket, l Lease, name string) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out io.Writer = io.Discard
+	out := io.Discard
 	if testing.Verbose() {
 		out = t.Output()
 	}

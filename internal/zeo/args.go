@@ -55,9 +55,9 @@ func (k *call) bytes(i int, name string) ([]byte, error) {
 	return nil, k.wrong(i, name, "bytes")
 }
 
-// ownData reads a record, to be kept.
-func (k *call) ownData(i int) ([]byte, error) {
-	b, err := k.bytes(i, "data")
+// ownData reads a record, the third argument, to be kept.
+func (k *call) ownData() ([]byte, error) {
+	b, err := k.bytes(2, "data")
 	if err != nil || k.owned {
 		return b, err
 	}

@@ -65,7 +65,7 @@ func (c *conn) storeBlobEnd(k *call) (any, error) {
 	}
 	defer c.dropUpload()
 	return c.change(k, 3, func(t *txn, oid zodb.Oid, serial zodb.Tid) error {
-		data, err := k.ownData(2)
+		data, err := k.ownData()
 		if err == nil {
 			err = c.upload.err
 		}

@@ -285,7 +285,7 @@ func (c *conn) storeBlobOf(k *call) (any, error) {
 		return nil, k.wrong(4, "size", "int")
 	}
 	return c.change(k, 5, func(t *txn, oid zodb.Oid, serial zodb.Tid) error {
-		data, err := k.ownData(2)
+		data, err := k.ownData()
 		if err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ func (c *conn) restorea(k *call) (any, error) {
 	}
 	var data []byte // nil for a deletion
 	if k.args[2] != nil {
-		data, err = k.ownData(2)
+		data, err = k.ownData()
 	}
 	if err == nil {
 		err = t.inner.Restore(oid, data, source)

@@ -166,7 +166,7 @@ func (c *conn) change(k *call, i int, f func(t *txn, oid zodb.Oid, serial zodb.T
 // storea(oid, serial or None, data, id)
 func (c *conn) storea(k *call) (any, error) {
 	return c.change(k, 3, func(t *txn, oid zodb.Oid, serial zodb.Tid) error {
-		data, err := k.ownData(2)
+		data, err := k.ownData()
 		if err != nil {
 			return err
 		}
