@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -226,6 +227,7 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 		return nil, fmt.Errorf("--inject: %w", err)
 	}
 	databases := make(map[string]database)
+	var all fleet
 	for name, location := range locations {
 		logBucket := ""
 		if name == storageName {
@@ -264,12 +266,16 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 			db.storage, err = engine.OpenReadOnly(ctx, observed, opts)
 		} else {
 			db.node, err = node.Open(ctx, observed, node.Options{
-				Engine:    opts,
-				Storage:   name,
-				Dial:      certificates.dialer(first),
-				OpenLease: func(id txlog.DatabaseID) (node.Lease, error) { return c.openLease(ctx, id, observed, &opts) },
+				Engine:     opts,
+				Storage:    name,
+				Dial:       certificates.dialer(first),
+				Reluctance: all.reluctance,
+				OpenLease:  func(id txlog.DatabaseID) (node.Lease, error) { return c.openLease(ctx, id, observed, &opts) },
 			})
 			db.storage = db.node
+			if err == nil {
+				all.add(db.node)
+			}
 		}
 		if errors.Is(err, bucket.ErrDenied) {
 			err = fmt.Errorf("%w\na server must be allowed to read, write, list and delete objects in its bucket", err)
@@ -281,6 +287,36 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 	}
 	return databases, nil
 }
+
+// A fleet is the nodes of all databases of this server.
+type fleet struct {
+	mu    sync.Mutex
+	nodes []*node.Node
+}
+
+func (f *fleet) add(n *node.Node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.nodes = append(f.nodes, n)
+}
+
+// reluctance is for how long this server leaves it to others to lead a database whose
+// leader is lost: the longer, the more databases it leads already. So leaders spread.
+func (f *fleet) reluctance() (d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range f.nodes {
+		if n.Status().Leads {
+			d += perLed
+		}
+	}
+	return min(d, mostReluctance)
+}
+
+const (
+	perLed         = 200 * time.Millisecond
+	mostReluctance = time.Second
+)
 
 // advertised returns where other servers reach this one.
 func (c *serveCmd) advertised(first net.Addr, host string) string {

@@ -42,8 +42,8 @@ type Options struct {
 	// Dial connects to another node. Default zeo.Dial.
 	Dial func(ctx context.Context, address string, opts zeo.ClientOptions) (*zeo.Client, error)
 
-	// Reluctance returns for how long this node leaves it to others to ask for the
-	// lease first. It may be nil.
+	// Reluctance returns for how long this node, having lost its leader, leaves it to
+	// others to ask for the lease first. It may be nil.
 	Reluctance func() time.Duration
 }
 
@@ -180,7 +180,7 @@ func (n *Node) do(f func()) bool {
 
 // run decides whether to lead or whom to follow, until Close.
 func (n *Node) run() {
-	for n.ctx.Err() == nil {
+	for followed := false; n.ctx.Err() == nil; {
 		if n.Engine.ReadOnly() == nil {
 			select {
 			case <-n.role:
@@ -195,9 +195,9 @@ func (n *Node) run() {
 		}
 		l := n.connect(n.ctx, n.Log().End())
 		if l == nil {
-			l = n.seek()
+			l = n.seek(followed)
 		}
-		if l != nil {
+		if followed = l != nil; followed {
 			n.follow(l)
 		}
 	}
@@ -221,8 +221,9 @@ func (n *Node) follow(l *link) {
 }
 
 // seek asks for the lease to lead, and looks for a leader meanwhile. It returns the
-// link to one, or nil if this node leads, or has to begin anew.
-func (n *Node) seek() *link {
+// link to one, or nil if this node leads, or has to begin anew. followed says that it
+// has just lost its leader.
+func (n *Node) seek(followed bool) *link {
 	ctx, cancel := context.WithCancel(n.ctx)
 	defer cancel()
 	n.Log().Poll(pollSeeking)
@@ -230,7 +231,7 @@ func (n *Node) seek() *link {
 	before := n.Log().End()
 	acquired := make(chan error, 1)
 	if !n.do(func() {
-		if n.opts.Reluctance != nil {
+		if followed && n.opts.Reluctance != nil {
 			_ = bucket.Sleep(ctx, n.opts.Reluctance())
 		}
 		acquired <- n.lease.Acquire(ctx)

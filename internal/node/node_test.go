@@ -69,7 +69,7 @@ type served struct {
 	once    sync.Once
 }
 
-func serve(t testing.TB, b bucket.Bucket, l Lease, name string) *served {
+func serve(t testing.TB, b bucket.Bucket, l Lease, name string, change ...func(*Options)) *served {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -80,11 +80,15 @@ func serve(t testing.TB, b bucket.Bucket, l Lease, name string) *served {
 		out = t.Output()
 	}
 	logger := slog.New(slog.NewTextHandler(out, nil)).With("node", name)
-	n, err := Open(t.Context(), b, Options{
+	opts := Options{
 		Engine:  engine.Options{Node: name, Address: listener.Addr().String(), Creator: "test", Logger: logger},
 		Storage: "1", Wait: 10 * time.Second,
 		OpenLease: func(txlog.DatabaseID) (Lease, error) { return l, nil },
-	})
+	}
+	for _, c := range change {
+		c(&opts)
+	}
+	n, err := Open(t.Context(), b, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,4 +309,17 @@ func TestNoUpdateIsLostWhileLeadersChange(t *testing.T) {
 			t.Errorf("writer %d: %d acknowledged, %d found", w, acknowledged[w], counts[w])
 		}
 	}
+}
+
+func TestTheReluctantLeadLater(t *testing.T) {
+	b, m := bucket.NewMemory(), newMutex()
+	leader := serve(t, b, m.of(), "leader")
+	reluctant := serve(t, b, m.of(), "reluctant", func(o *Options) { o.Reluctance = func() time.Duration { return time.Minute } })
+	other := serve(t, b, m.of(), "other")
+	for _, n := range []*served{reluctant, other} {
+		eventually(t, "it follows", func() bool { return n.Status().Linked })
+	}
+	leader.stop()
+	eventually(t, "the other one leads", func() bool { return other.Status().Leads })
+	eventually(t, "the reluctant one follows it", func() bool { return reluctant.Status().Linked })
 }
