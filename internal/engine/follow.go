@@ -81,7 +81,7 @@ func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 // votes, waits until what was voted for is finished, or ctx is done, and what was
 // finished is in the log, and tells those who follow that this is all.
 func (e *Engine) HandOver(ctx context.Context) error {
-	if e.leads() != nil {
+	if leads := e.leads() == nil; !leads {
 		return nil
 	}
 	e.endWrites(fmt.Errorf("%w: %w: %w: the server is being stopped", zodb.ErrNotCommitted, zodb.ErrReadOnly, zodb.ErrClosed))

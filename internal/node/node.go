@@ -268,7 +268,9 @@ func (n *Node) seek(followed bool) *link {
 				return l
 			}
 		case <-ctx.Done():
-			_ = <-acquired // ctx's
+			if <-acquired == nil {
+				n.release()
+			}
 			return nil
 		}
 	}
