@@ -124,10 +124,12 @@ func (e *Engine) reign() int {
 // one: what was found out then may not be true any more. The caller holds seq.
 func (e *Engine) sameReignLocked(reign int) error {
 	if e.seq.reign != reign {
-		return fmt.Errorf("%w: another server has led this database meanwhile", zodb.ErrNotCommitted)
+		return errLedMeanwhile
 	}
 	return nil
 }
+
+var errLedMeanwhile = fmt.Errorf("%w: another server has led this database meanwhile", zodb.ErrNotCommitted)
 
 // Database returns the database's id.
 func (e *Engine) Database() txlog.DatabaseID { return e.format.Database }
