@@ -59,6 +59,7 @@ func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 	// Nothing was sequenced since the log found out, or it is among these.
 	failed := e.seq.finishing
 	e.seq.finishing = make(map[zodb.Tid]*transaction)
+	e.seq.epoch = 0
 	if !errors.Is(e.seq.readOnly, zodb.ErrClosed) {
 		e.seq.readOnly = why
 	}
