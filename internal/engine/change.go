@@ -29,6 +29,20 @@ func (e *Engine) hold(ctx context.Context) (let func(), err error) {
 	}
 }
 
+// holdSince is hold for a change that was begun in a reign of this node. If another
+// node has led since, it fails: that may have swept away files of the change, and
+// committed what the change has not seen.
+func (e *Engine) holdSince(ctx context.Context, reign int) (let func(), err error) {
+	if let, err = e.hold(ctx); err != nil {
+		return nil, err
+	}
+	if e.making != reign {
+		let()
+		return nil, errLedMeanwhile
+	}
+	return let, nil
+}
+
 // holdFiles has no pack and no merge go on until let is called: they count on the
 // files that they began with. It comes before hold.
 func (e *Engine) holdFiles(ctx context.Context) (let func(), err error) {

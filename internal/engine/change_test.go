@@ -75,6 +75,47 @@ func TestARestoreWaitsForAMergeAndAPack(t *testing.T) {
 	}
 }
 
+// Whoever leads meanwhile sweeps away the files of such a change: it knows of none.
+func TestAMergeAndAPackAreGivenUpWhenAnotherServerHasLedMeanwhile(t *testing.T) {
+	for name, change := range map[string]func(context.Context, *Engine) error{
+		"merge": func(ctx context.Context, e *Engine) error { return e.merge(ctx) },
+		"pack":  func(ctx context.Context, e *Engine) error { return e.Pack(ctx, e.LastTransaction()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &slowSegments{Bucket: bucket.NewMemory()}
+				first := openEngine(t, b)
+				serial := zodb.NoTid
+				for i := range mergeCount {
+					serial = commit(t, first, stored{0, serial, record(fmt.Sprint("state ", i))})
+					if err := first.Flush(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				gate := make(chan struct{})
+				b.gate.Store(&gate)
+				changed := make(chan error, 1)
+				go func() { changed <- change(t.Context(), first) }()
+				synctest.Wait()
+				second := openEngine(t, b)
+				time.Sleep(15 * time.Minute) // it sweeps
+				closeEngine(t, second)
+				if err := first.Lead(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				b.gate.Store(nil)
+				close(gate)
+				if err := <-changed; !errors.Is(err, zodb.ErrNotCommitted) {
+					t.Errorf("the change: %v", err)
+				}
+				if rev := load(t, openEngine(t, b), 0); rev.Serial != serial {
+					t.Errorf("%q of %s", rev.Data, rev.Serial)
+				}
+			})
+		})
+	}
+}
+
 // Undo waits until what is sequenced has been adopted, by these numbers.
 func TestPacksAndRestoresAreCountedAlikeWhenSequencedAndWhenSettled(t *testing.T) {
 	e := openEngine(t, bucket.NewMemory())

@@ -191,7 +191,7 @@ type Engine struct {
 		late      map[zodb.Tid]*transaction // settled since the pack under way last looked; nil if there is none
 		pins      map[pin]int               // revisions that voted transactions share data with
 		reign     int                       // how often this node has come to lead
-		epoch     txlog.Epoch               // that it leads
+		epoch     txlog.Epoch               // that it leads, 0 for none
 		readOnly  error                     // why there are no writes now, if so
 	}
 
@@ -403,7 +403,7 @@ func (e *Engine) ReadOnly() error {
 // leadsLocked returns why this node may not write, unless it may, or is being
 // closed, when it ends what it has begun. The caller holds seq.
 func (e *Engine) leadsLocked() error {
-	if err := e.seq.readOnly; err != nil && !errors.Is(err, zodb.ErrClosed) {
+	if err := e.seq.readOnly; err != nil && (e.seq.epoch == 0 || !errors.Is(err, zodb.ErrClosed)) {
 		return err
 	}
 	return nil

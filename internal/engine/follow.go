@@ -59,6 +59,7 @@ func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 	// Nothing was sequenced since the log found out, or it is among these.
 	failed := e.seq.finishing
 	e.seq.finishing = make(map[zodb.Tid]*transaction)
+	e.seq.epoch = 0
 	if !errors.Is(e.seq.readOnly, zodb.ErrClosed) {
 		e.seq.readOnly = why
 	}
@@ -124,10 +125,12 @@ func (e *Engine) reign() int {
 // one: what was found out then may not be true any more. The caller holds seq.
 func (e *Engine) sameReignLocked(reign int) error {
 	if e.seq.reign != reign {
-		return fmt.Errorf("%w: another server has led this database meanwhile", zodb.ErrNotCommitted)
+		return errLedMeanwhile
 	}
 	return nil
 }
+
+var errLedMeanwhile = fmt.Errorf("%w: another server has led this database meanwhile", zodb.ErrNotCommitted)
 
 // Database returns the database's id.
 func (e *Engine) Database() txlog.DatabaseID { return e.format.Database }

@@ -98,6 +98,7 @@ func (e *Engine) merge(ctx context.Context) error {
 }
 
 func (e *Engine) mergeOnce(ctx context.Context) (bool, error) {
+	reign := e.reign()
 	e.state.RLock()
 	v := e.state.view
 	e.state.RUnlock()
@@ -130,7 +131,7 @@ func (e *Engine) mergeOnce(ctx context.Context) (bool, error) {
 		defer e.uploads.remove(seg.ID.Name())
 		segments = append(slices.Clone(segments), seg)
 	}
-	let, err := e.hold(ctx)
+	let, err := e.holdSince(ctx, reign)
 	if err != nil {
 		return false, err
 	}

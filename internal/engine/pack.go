@@ -69,6 +69,7 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped, error) {
 // packView packs what is in a base. done is false where a later transaction needs
 // what would be dropped.
 func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dropped, done bool, err error) {
+	reign := e.reign()
 	progress := &progress{log: e.opts.Logger.With("bucket", e.bucket.Properties().Location)}
 	p, err := newPlan(ctx, v, nothing, tid, !e.opts.NoPackGC, progress)
 	if err != nil {
@@ -107,7 +108,7 @@ func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dr
 			return d, false, err
 		}
 		seen = now
-		done, err := e.adoptPack(ctx, p, seen, segments, tables)
+		done, err := e.adoptPack(ctx, reign, p, seen, segments, tables)
 		if err != nil || done {
 			return p.dropped, done, err
 		}
@@ -316,8 +317,8 @@ func unreadable(oid zodb.Oid, serial zodb.Tid, err error) error {
 
 // adoptPack has the log adopt what the pack has written, unless a transaction
 // that it has not seen may need what is dropped.
-func (e *Engine) adoptPack(ctx context.Context, p *packPlan, seen zodb.Tid, segments []base.Segment, tables []base.Table) (bool, error) {
-	let, err := e.hold(ctx)
+func (e *Engine) adoptPack(ctx context.Context, reign int, p *packPlan, seen zodb.Tid, segments []base.Segment, tables []base.Table) (bool, error) {
+	let, err := e.holdSince(ctx, reign)
 	if err != nil {
 		return false, err
 	}

@@ -231,7 +231,7 @@ func TestAPackWaitsForTransactionsThatMayNeedWhatItDrops(t *testing.T) {
 	vote(t, txn)
 	committed := make(chan error, 1)
 	txn.Finish(func(_ *zodb.Commit, err error) { committed <- err })
-	if ok, err := e.adoptPack(t.Context(), p, t1, nil, nil); ok || err != nil {
+	if ok, err := e.adoptPack(t.Context(), e.reign(), p, t1, nil, nil); ok || err != nil {
 		t.Error("the pack was put into the log behind a transaction that refers to what it drops", err)
 	}
 	g.gate.Unlock()
@@ -276,7 +276,7 @@ func TestAPackNeedNotSeeTransactionsThatDoNotNeedWhatItDrops(t *testing.T) {
 				t.Fatal(err)
 			}
 			c.late(t, e, t2) // settled before the pack comes to look again
-			if ok, err := e.adoptPack(t.Context(), p, seen, nil, nil); ok && c.needs || err != nil {
+			if ok, err := e.adoptPack(t.Context(), e.reign(), p, seen, nil, nil); ok && c.needs || err != nil {
 				t.Errorf("put into the log: %v, %v", ok, err)
 			}
 			_, needed, err := e.catchUp(t.Context(), p, seen)
@@ -514,7 +514,7 @@ func TestARecordThatCannotBeReadIsNamedAlsoIfItComesLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	t2 := commit(t, e, stored{7, 0, "no pickle"})
-	ok, err := e.adoptPack(t.Context(), p, seen, nil, nil)
+	ok, err := e.adoptPack(t.Context(), e.reign(), p, seen, nil, nil)
 	if ok || err == nil || !strings.Contains(err.Error(), zodb.Oid(7).String()) || !strings.Contains(err.Error(), t2.String()) {
 		t.Errorf("%v, %v: it should name the revision", ok, err)
 	}
@@ -565,7 +565,7 @@ func TestObjectsAreCountedRightlyAfterAPackOfWhatWasChangedMeanwhile(t *testing.
 				if err != nil {
 					t.Fatal(err)
 				}
-				if ok, err = e.adoptPack(t.Context(), p, seen, segs, []base.Table{table}); err != nil {
+				if ok, err = e.adoptPack(t.Context(), e.reign(), p, seen, segs, []base.Table{table}); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -172,8 +172,10 @@ func (l *link) close() {
 	all := l.mu.all
 	l.mu.all, l.mu.idle = map[*zeo.Client]struct{}{}, nil
 	l.mu.Unlock()
-	l.control.Close()
+	// In this order: the one that reads the control connection may wait for a finish
+	// that the leader does not answer any more.
 	for c := range all {
 		c.Close()
 	}
+	l.control.Close()
 }

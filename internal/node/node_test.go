@@ -235,6 +235,40 @@ func TestConflictOnAFollowerIsToldWhenItCanBeSeenThere(t *testing.T) {
 	}
 }
 
+func TestALinkIsClosedAlsoWhenTheLeaderDoesNotAnswerAFinish(t *testing.T) {
+	nodes := cluster(t, bucket.NewMemory(), 2)
+	link := func() *link {
+		nodes[1].mu.Lock()
+		defer nodes[1].mu.Unlock()
+		return nodes[1].mu.link
+	}
+	l := link()
+	c, err := l.client(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.finishing.RLock() // as the call does, until its connection is at its end
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for c.Err() == nil && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		l.finishing.RUnlock()
+	})
+	if _, err := commit(nodes[0], 1, zodb.NoTid, "state"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an object of the log waits for the finish", func() bool {
+		free := l.finishing.TryRLock()
+		if free {
+			l.finishing.RUnlock()
+		}
+		return !free
+	})
+	eventually(t, "the silence is heard, and there is another link", func() bool { now := link(); return now != nil && now != l })
+	wg.Wait()
+}
+
 func TestNoUpdateIsLostWhileLeadersChange(t *testing.T) {
 	b := bucket.NewMemory()
 	m := newMutex()

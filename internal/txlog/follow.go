@@ -283,7 +283,7 @@ func (l *Log) takeOver(ctx context.Context, w *walker) error {
 			l.logger.Warn(hintFailed, "object", HeadName, "err", err)
 		}
 	}
-	l.observer.Leads(w.p)
+	p, told := w.p, make(chan struct{})
 	l.mu.Lock()
 	l.mu.first, l.mu.end = w.p, w.p
 	l.mu.leader = NewLeader(l.cfg, w.db, w.p)
@@ -293,7 +293,18 @@ func (l *Log) takeOver(ctx context.Context, w *walker) error {
 	if w.checkpoint != nil {
 		l.mu.leader.Checkpointed(w.checkpoint)
 	}
+	// After all that was to be told of earlier reigns, and when the log takes what comes
+	// in response.
+	l.mu.news = append(l.mu.news, func() {
+		l.observer.Leads(p)
+		close(told)
+	})
 	l.mu.Unlock()
 	l.do(func(*Leader) {}) // starts the watch
-	return nil
+	select {
+	case <-told:
+		return nil
+	case <-l.ctx.Done():
+		return errClosed
+	}
 }

@@ -177,6 +177,33 @@ func TestLeadGoesBackAndForth(t *testing.T) {
 	})
 }
 
+func TestWhatIsAppendedAsSoonAsANodeLeadsIsWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMemory()
+		one, _ := openLog(t, b, "one")
+		two, r := follow(t, b, "two")
+		tid := zodb.Tid(0)
+		r.leads = func() {
+			tid++
+			appendMany(two, tid, tid)
+		}
+		for range 2 { // for the first time, and after a reign that was lost
+			if err := two.Lead(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			flush(t, two)
+			if err := one.Lead(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := r.tids(); !slices.Equal(got, count(1, 2)) {
+			t.Errorf("%v", got)
+		}
+		one.Close()
+		two.Close()
+	})
+}
+
 func TestLeadEndsWithItsContextOrTheLog(t *testing.T) {
 	b := bucket.NewMemory()
 	leader, _ := openLog(t, b, "leader")

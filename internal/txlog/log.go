@@ -33,7 +33,8 @@ type Observer interface {
 	// I/O.
 	Settled(s Settled)
 
-	// Leads is told that this node leads from the position on, behind its seal.
+	// Leads is told that this node leads from the position on, behind its seal. The
+	// log takes entries from then on.
 	Leads(Position)
 
 	// Deposed is told that another node leads, and which entries therefore

@@ -31,6 +31,7 @@ type recorder struct {
 	failed  []zodb.Tid
 	reigns  int
 	tell    func(Slot, []byte) // of what this node has written, if not nil
+	leads   func()             // called when this node leads, if not nil
 }
 
 func (r *recorder) Reset(_ context.Context, c *Checkpoint) error {
@@ -82,6 +83,9 @@ func (r *recorder) Leads(Position) {
 	defer r.mu.Unlock()
 	r.lost = nil
 	r.reigns++
+	if r.leads != nil {
+		r.leads()
+	}
 }
 
 func (r *recorder) Deposed(by Lost, failed []Entry) {
