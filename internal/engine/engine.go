@@ -177,6 +177,7 @@ type Engine struct {
 		oidMark      zodb.Oid
 		observers    map[zodb.Observer]struct{}
 		epoch        txlog.Epoch                   // of the log's end
+		sealed       zodb.Tid                      // the last transaction of the epochs before
 		expected     map[zodb.Tid]expected         // that another node has put into its log for clients of this one
 		followers    map[zodb.LogObserver]struct{} // told of what this node writes to the log
 		changed      chan struct{}                 // closed at the next change, if anybody waits

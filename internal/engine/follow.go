@@ -161,16 +161,20 @@ func (e *Engine) Expect(tid zodb.Tid, epoch uint64, origin zodb.Observer, done f
 	e.state.Lock()
 	defer e.state.Unlock()
 	x := expected{txlog.Epoch(epoch), origin, done}
-	if e.state.last < tid {
-		if e.state.epoch > x.epoch {
-			done(nil, errEpochEnded)
-			return
-		}
+	switch {
+	case x.epoch < e.state.epoch && tid > e.state.sealed:
+		done(nil, errEpochEnded)
+		return
+	case e.state.last < tid:
 		e.state.expected[tid] = x
 		return
 	}
-	// The log was faster than the answer.
+	// The log was faster than the answer. What two later leaders have written it does
+	// not tell apart from what that one has.
 	for _, t := range e.state.tails {
+		if x.epoch+1 < e.state.epoch {
+			break
+		}
 		if i, ok := slices.BinarySearchFunc(t.txns, tid, byTid); ok {
 			e.stats.commits.Add(1)
 			done(commitOf(t.txns[i], e.infoLocked()), nil)
@@ -195,9 +199,11 @@ func (e *Engine) expectedLocked(tid zodb.Tid, epoch txlog.Epoch) *expected {
 // endEpochsLocked is called when the log has come to an epoch: what was expected of
 // earlier ones is not part of it.
 func (e *Engine) endEpochsLocked(epoch txlog.Epoch) {
-	if e.state.epoch = epoch; len(e.state.expected) > 0 {
-		e.failExpectedLocked(func(x expected) bool { return x.epoch < epoch }, errEpochEnded)
+	if epoch == e.state.epoch {
+		return
 	}
+	e.state.epoch, e.state.sealed = epoch, e.state.last
+	e.failExpectedLocked(func(x expected) bool { return x.epoch < epoch }, errEpochEnded)
 }
 
 func (e *Engine) failExpectedLocked(which func(expected) bool, why error) {
