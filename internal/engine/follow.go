@@ -251,12 +251,13 @@ func (t *transaction) Sequenced() (tid zodb.Tid, epoch uint64) {
 
 // AnnounceBlob implements zodb.Leader.
 func (e *Engine) AnnounceBlob(id [16]byte) error {
+	reign := e.reign()
 	if err := e.ReadOnly(); err != nil {
 		return err
 	}
 	e.uploads.mu.Lock()
 	defer e.uploads.mu.Unlock()
-	e.uploads.mu.announced[blob.ID(id).Name()] = struct{}{}
+	e.uploads.mu.announced[blob.ID(id).Name()] = reign
 	return nil
 }
 
@@ -272,7 +273,7 @@ func (t *transaction) StoreBlobOf(oid zodb.Oid, serial zodb.Tid, data []byte, id
 	name := blob.ID(id).Name()
 	u := &t.e.uploads
 	u.mu.Lock()
-	_, ok := u.mu.announced[name]
+	reign, ok := u.mu.announced[name]
 	if ok {
 		u.mu.names[name] = struct{}{}
 	}
@@ -280,7 +281,7 @@ func (t *transaction) StoreBlobOf(oid zodb.Oid, serial zodb.Tid, data []byte, id
 	if !ok {
 		return fmt.Errorf("%w: the blob of object %s was not announced to this server", zodb.ErrNotCommitted, oid)
 	}
-	b := &upload{e: t.e, id: id, size: size, done: closed}
+	b := &upload{e: t.e, id: id, reign: reign, size: size, done: closed}
 	err := t.change(change{
 		Record: txlog.Record{Oid: oid, Prev: serial, Kind: txlog.RecordData, Data: data},
 		blob:   b,

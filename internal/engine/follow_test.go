@@ -90,3 +90,30 @@ func TestATidThatTwoLeadersHaveGivenIsNotTakenForTheOther(t *testing.T) {
 		t.Errorf("what the second has: %v", err)
 	}
 }
+
+func TestABlobIsNotCommittedWhenAnotherServerHasLedSinceItWasBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMemory()
+		first := openEngine(t, b)
+		serial := commit(t, first, stored{0, zodb.NoTid, record("state")})
+		txn := begin(t, first)
+		u, err := first.NewBlob(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := txn.StoreBlob(0, serial, []byte(record("with a blob")), u); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		second := openEngine(t, b)
+		time.Sleep(15 * time.Minute) // it sweeps
+		closeEngine(t, second)
+		if err := first.Lead(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := txn.Vote(t.Context()); !errors.Is(err, zodb.ErrNotCommitted) {
+			t.Errorf("vote: %v", err)
+		}
+		txn.Abort()
+	})
+}
