@@ -228,6 +228,10 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 	if err := e.locks.acquire(ctx, locks); err != nil {
 		return ballot, err
 	}
+	if err := e.ReadOnly(); err != nil { // since it began to wait
+		e.locks.release(locks)
+		return ballot, err
+	}
 	ballot, blocking, err := t.judge(ctx)
 	if err == nil && len(ballot.Conflicts) == 0 && t.bytes > e.opts.MaxInline {
 		err = t.writePayloads(ctx)

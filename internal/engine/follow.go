@@ -87,7 +87,11 @@ func (e *Engine) HandOver(ctx context.Context) error {
 	}
 	e.endWrites(fmt.Errorf("%w: %w: %w: the server is being stopped", zodb.ErrNotCommitted, zodb.ErrReadOnly, zodb.ErrClosed))
 	// All that are voted for share this one.
-	err := e.locks.acquire(ctx, &lockRequest{write: []zodb.Oid{orderLock}})
+	all := &lockRequest{write: []zodb.Oid{orderLock}}
+	err := e.locks.acquire(ctx, all)
+	if err == nil {
+		defer e.locks.release(all)
+	}
 	if logErr := e.log.Flush(ctx); logErr != nil {
 		return logErr
 	}

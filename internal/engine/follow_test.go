@@ -117,3 +117,36 @@ func TestABlobIsNotCommittedWhenAnotherServerHasLedSinceItWasBegun(t *testing.T)
 		txn.Abort()
 	})
 }
+
+func TestAVoteThatWaitsForItsBlobIsRefusedAfterAHandOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := openEngine(t, bucket.NewMemory())
+		txn := begin(t, e)
+		u, err := e.NewBlob(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range maxFinishing { // others hold up the blob
+			e.finishing <- struct{}{}
+		}
+		if err := txn.StoreBlob(0, zodb.NoTid, []byte(record("state")), u); err != nil {
+			t.Fatal(err)
+		}
+		voted := make(chan error, 1)
+		go func() {
+			_, err := txn.Vote(t.Context())
+			voted <- err
+		}()
+		synctest.Wait()
+		if err := e.HandOver(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range maxFinishing {
+			<-e.finishing
+		}
+		if err := <-voted; !errors.Is(err, zodb.ErrNotCommitted) {
+			t.Errorf("vote: %v", err)
+		}
+		txn.Abort()
+	})
+}
