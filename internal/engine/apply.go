@@ -42,7 +42,7 @@ func (lo *logObserver) Reset(ctx context.Context, c *txlog.Checkpoint) error {
 	}
 	// The last transaction may be an imported one that a pack has dropped.
 	e.state.last, e.state.oidMark = max(p.LastTid, v.Last(), b.Packed), p.OidMark
-	e.state.epoch = p.Epoch
+	e.state.epoch, e.state.sealed = p.Epoch, e.state.last
 	e.failExpectedLocked(func(expected) bool { return true }, zodb.ErrOutcomeUnknown)
 	e.announceLocked()
 	return nil
@@ -83,7 +83,10 @@ func (lo *logObserver) Settled(s txlog.Settled) {
 	e.seq.Lock()
 	for i, entry := range o.Entries {
 		if entry.Txn != nil {
-			mine[i] = e.seq.finishing[entry.Txn.Tid]
+			// Another leader may have given the tid to another one.
+			if t := e.seq.finishing[entry.Txn.Tid]; t != nil && t.epoch == o.Epoch {
+				mine[i] = t
+			}
 		}
 	}
 	e.seq.Unlock()

@@ -17,7 +17,7 @@ type uploads struct {
 	mu struct {
 		sync.Mutex
 		names     map[string]struct{}
-		announced map[string]struct{} // by other nodes, which put them
+		announced map[string]int // by other nodes, which put them; in which reign of this one
 	}
 }
 
@@ -60,6 +60,8 @@ type upload struct {
 	id  blob.ID
 	out *blob.Upload // nil if another node has put it
 
+	reign int // of this node, in which it was begun
+
 	done chan struct{} // nil until a transaction takes it over; closed when the blob stands or failed
 	size int64
 	err  error
@@ -72,6 +74,7 @@ const maxFinishing = 64
 // NewBlob implements zodb.Storage. It waits while too many blobs wait for the
 // bucket.
 func (e *Engine) NewBlob(ctx context.Context) (zodb.BlobUpload, error) {
+	reign := e.reign()
 	if err := e.ReadOnly(); err != nil {
 		return nil, err
 	}
@@ -82,7 +85,7 @@ func (e *Engine) NewBlob(ctx context.Context) (zodb.BlobUpload, error) {
 		return nil, context.Cause(ctx)
 	}
 	out := blob.NewUpload(ctx, e.bucket, e.format.Database)
-	u := &upload{e: e, id: out.ID(), out: out}
+	u := &upload{e: e, id: out.ID(), out: out, reign: reign}
 	e.uploads.add(u.name()) // the object cannot stand before Finish
 	return u, nil
 }

@@ -214,6 +214,9 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 		return ballot, err
 	}
 	for _, u := range t.blobs {
+		if u.reign != t.reign { // whoever has led meanwhile may have swept it away
+			return ballot, errLedMeanwhile
+		}
 		if err := u.finished(ctx); err != nil {
 			return ballot, err
 		}
@@ -223,6 +226,10 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 		return ballot, err
 	}
 	if err := e.locks.acquire(ctx, locks); err != nil {
+		return ballot, err
+	}
+	if err := e.ReadOnly(); err != nil { // since it began to wait
+		e.locks.release(locks)
 		return ballot, err
 	}
 	ballot, blocking, err := t.judge(ctx)

@@ -177,6 +177,7 @@ type Engine struct {
 		oidMark      zodb.Oid
 		observers    map[zodb.Observer]struct{}
 		epoch        txlog.Epoch                   // of the log's end
+		sealed       zodb.Tid                      // the last transaction of the epochs before
 		expected     map[zodb.Tid]expected         // that another node has put into its log for clients of this one
 		followers    map[zodb.LogObserver]struct{} // told of what this node writes to the log
 		changed      chan struct{}                 // closed at the next change, if anybody waits
@@ -324,7 +325,7 @@ func newEngine(b bucket.Bucket, f *txlog.Format, opts Options) (*Engine, error) 
 	e.state.expected = make(map[zodb.Tid]expected)
 	e.state.followers = make(map[zodb.LogObserver]struct{})
 	e.uploads.mu.names = make(map[string]struct{})
-	e.uploads.mu.announced = make(map[string]struct{})
+	e.uploads.mu.announced = make(map[string]int)
 	e.seq.pins = make(map[pin]int)
 	e.seq.pending = make(map[zodb.Oid]newest)
 	e.seq.finishing = make(map[zodb.Tid]*transaction)

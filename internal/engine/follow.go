@@ -87,7 +87,11 @@ func (e *Engine) HandOver(ctx context.Context) error {
 	}
 	e.endWrites(fmt.Errorf("%w: %w: %w: the server is being stopped", zodb.ErrNotCommitted, zodb.ErrReadOnly, zodb.ErrClosed))
 	// All that are voted for share this one.
-	err := e.locks.acquire(ctx, &lockRequest{write: []zodb.Oid{orderLock}})
+	all := &lockRequest{write: []zodb.Oid{orderLock}}
+	err := e.locks.acquire(ctx, all)
+	if err == nil {
+		defer e.locks.release(all)
+	}
 	if logErr := e.log.Flush(ctx); logErr != nil {
 		return logErr
 	}
@@ -161,16 +165,20 @@ func (e *Engine) Expect(tid zodb.Tid, epoch uint64, origin zodb.Observer, done f
 	e.state.Lock()
 	defer e.state.Unlock()
 	x := expected{txlog.Epoch(epoch), origin, done}
-	if e.state.last < tid {
-		if e.state.epoch > x.epoch {
-			done(nil, errEpochEnded)
-			return
-		}
+	switch {
+	case x.epoch < e.state.epoch && tid > e.state.sealed:
+		done(nil, errEpochEnded)
+		return
+	case e.state.last < tid:
 		e.state.expected[tid] = x
 		return
 	}
-	// The log was faster than the answer.
+	// The log was faster than the answer. What two later leaders have written it does
+	// not tell apart from what that one has.
 	for _, t := range e.state.tails {
+		if x.epoch+1 < e.state.epoch {
+			break
+		}
 		if i, ok := slices.BinarySearchFunc(t.txns, tid, byTid); ok {
 			e.stats.commits.Add(1)
 			done(commitOf(t.txns[i], e.infoLocked()), nil)
@@ -195,9 +203,11 @@ func (e *Engine) expectedLocked(tid zodb.Tid, epoch txlog.Epoch) *expected {
 // endEpochsLocked is called when the log has come to an epoch: what was expected of
 // earlier ones is not part of it.
 func (e *Engine) endEpochsLocked(epoch txlog.Epoch) {
-	if e.state.epoch = epoch; len(e.state.expected) > 0 {
-		e.failExpectedLocked(func(x expected) bool { return x.epoch < epoch }, errEpochEnded)
+	if epoch == e.state.epoch {
+		return
 	}
+	e.state.epoch, e.state.sealed = epoch, e.state.last
+	e.failExpectedLocked(func(x expected) bool { return x.epoch < epoch }, errEpochEnded)
 }
 
 func (e *Engine) failExpectedLocked(which func(expected) bool, why error) {
@@ -245,12 +255,13 @@ func (t *transaction) Sequenced() (tid zodb.Tid, epoch uint64) {
 
 // AnnounceBlob implements zodb.Leader.
 func (e *Engine) AnnounceBlob(id [16]byte) error {
+	reign := e.reign()
 	if err := e.ReadOnly(); err != nil {
 		return err
 	}
 	e.uploads.mu.Lock()
 	defer e.uploads.mu.Unlock()
-	e.uploads.mu.announced[blob.ID(id).Name()] = struct{}{}
+	e.uploads.mu.announced[blob.ID(id).Name()] = reign
 	return nil
 }
 
@@ -266,7 +277,7 @@ func (t *transaction) StoreBlobOf(oid zodb.Oid, serial zodb.Tid, data []byte, id
 	name := blob.ID(id).Name()
 	u := &t.e.uploads
 	u.mu.Lock()
-	_, ok := u.mu.announced[name]
+	reign, ok := u.mu.announced[name]
 	if ok {
 		u.mu.names[name] = struct{}{}
 	}
@@ -274,7 +285,7 @@ func (t *transaction) StoreBlobOf(oid zodb.Oid, serial zodb.Tid, data []byte, id
 	if !ok {
 		return fmt.Errorf("%w: the blob of object %s was not announced to this server", zodb.ErrNotCommitted, oid)
 	}
-	b := &upload{e: t.e, id: id, size: size, done: closed}
+	b := &upload{e: t.e, id: id, reign: reign, size: size, done: closed}
 	err := t.change(change{
 		Record: txlog.Record{Oid: oid, Prev: serial, Kind: txlog.RecordData, Data: data},
 		blob:   b,

@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,5 +54,99 @@ func TestCloseOfAServerThatWasTakenOverDoesNotWaitForAFlush(t *testing.T) {
 		if rev := load(t, second, 0); rev.Serial != serial {
 			t.Errorf("%q of %s", rev.Data, rev.Serial)
 		}
+	})
+}
+
+func TestATidThatTwoLeadersHaveGivenIsNotTakenForTheOther(t *testing.T) {
+	b := bucket.NewMemory()
+	moment := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	stopped := func(o *Options) { o.Now = func() time.Time { return moment } }
+	first := openEngine(t, b, stopped)
+	serial := commit(t, first, stored{0, zodb.NoTid, record("state")})
+	lost := begin(t, first, stored{1, zodb.NoTid, record("lost")})
+	vote(t, lost)
+	second := openEngine(t, b, stopped) // of which the first does not know
+	theirs := commit(t, second, stored{0, serial, record("theirs")})
+	if _, err := finish(lost); !errors.Is(err, zodb.ErrNotCommitted) {
+		t.Fatal(err)
+	}
+	tid, epoch := lost.(zodb.Forwarded).Sequenced()
+	if tid != theirs {
+		t.Fatalf("%s and %s: the test wants one tid", tid, theirs)
+	}
+	follower, err := Follow(t.Context(), b, Options{Node: "follower", Creator: "test", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeEngine(t, follower) })
+	// The answer of the first comes late.
+	told := make(chan error, 1)
+	follower.Expect(tid, epoch, nil, func(_ *zodb.Commit, err error) { told <- err })
+	if err := <-told; !errors.Is(err, zodb.ErrNotCommitted) {
+		t.Errorf("what the first had sequenced: %v", err)
+	}
+	follower.Expect(theirs, epoch+1, nil, func(_ *zodb.Commit, err error) { told <- err })
+	if err := <-told; err != nil {
+		t.Errorf("what the second has: %v", err)
+	}
+}
+
+func TestABlobIsNotCommittedWhenAnotherServerHasLedSinceItWasBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMemory()
+		first := openEngine(t, b)
+		serial := commit(t, first, stored{0, zodb.NoTid, record("state")})
+		txn := begin(t, first)
+		u, err := first.NewBlob(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := txn.StoreBlob(0, serial, []byte(record("with a blob")), u); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		second := openEngine(t, b)
+		time.Sleep(15 * time.Minute) // it sweeps
+		closeEngine(t, second)
+		if err := first.Lead(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := txn.Vote(t.Context()); !errors.Is(err, zodb.ErrNotCommitted) {
+			t.Errorf("vote: %v", err)
+		}
+		txn.Abort()
+	})
+}
+
+func TestAVoteThatWaitsForItsBlobIsRefusedAfterAHandOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := openEngine(t, bucket.NewMemory())
+		txn := begin(t, e)
+		u, err := e.NewBlob(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range maxFinishing { // others hold up the blob
+			e.finishing <- struct{}{}
+		}
+		if err := txn.StoreBlob(0, zodb.NoTid, []byte(record("state")), u); err != nil {
+			t.Fatal(err)
+		}
+		voted := make(chan error, 1)
+		go func() {
+			_, err := txn.Vote(t.Context())
+			voted <- err
+		}()
+		synctest.Wait()
+		if err := e.HandOver(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for range maxFinishing {
+			<-e.finishing
+		}
+		if err := <-voted; !errors.Is(err, zodb.ErrNotCommitted) {
+			t.Errorf("vote: %v", err)
+		}
+		txn.Abort()
 	})
 }

@@ -307,12 +307,12 @@ func (n *Node) Sync(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.opts.Wait)
 	defer cancel()
 	for {
-		if n.Engine.ReadOnly() == nil {
-			return nil
-		}
 		n.mu.Lock()
 		l, changed := n.mu.link, n.mu.changed
 		n.mu.Unlock()
+		if n.Engine.ReadOnly() == nil { // looked at last: changed tells of what comes later
+			return nil
+		}
 		if l != nil {
 			if _, slot, err := l.control.LogEnd(); err == nil {
 				return n.AwaitApplied(ctx, slot)

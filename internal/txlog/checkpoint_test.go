@@ -498,6 +498,39 @@ func TestDeposedNodeGoesOnFromACheckpointWhenWhatItNeedsIsGone(t *testing.T) {
 	})
 }
 
+func TestCatchUpTakesWhatWasTrimmedNotForTheEndOfTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s := bucket.NewMemory(), shelf{}
+		leader, r1 := s.open(t, b, "leader")
+		appendMany(leader, 1, 5)
+		flush(t, leader)
+		f, err := ReadFormat(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &recorder{bases: s}
+		follower, err := Follow(t.Context(), b, f, r, Options{Logger: silent()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		follower.Poll(0) // it is told of nothing, as one that stands still
+		synctest.Wait()
+		appendMany(leader, 6, 10)
+		s.checkpointed(t, leader, r1)
+		if n, err := leader.Trim(t.Context(), 0); err != nil || n == 0 {
+			t.Fatal(n, err)
+		}
+		appendMany(leader, 11, 12)
+		flush(t, leader)
+		if err := follower.CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.want(t, 12)
+		leader.Close()
+		follower.Close()
+	})
+}
+
 func TestBranchBeginsWithACheckpoint(t *testing.T) {
 	b, s := bucket.NewMemory(), shelf{BaseID{1}: count(1, 3)}
 	f := sampleFormat()

@@ -179,7 +179,7 @@ func (l *Log) follow(w *walker) {
 			last = time.Now()
 			waiting := l.feed.waiting()
 			// What it waits for may have been deleted below a checkpoint.
-			err = w.walkBeyond(l.ctx, gap || idle > 0 && idle%lookEvery == 0)
+			err = w.walkBeyond(l.ctx, gap || len(waiting) > 0 || idle > 0 && idle%lookEvery == 0)
 			idle++
 			if err == nil {
 				release(waiting)

@@ -215,6 +215,7 @@ func TestClientsThatMayOnlyReadDropNoHistoryEither(t *testing.T) {
 	q.wantError(classReadOnly, "tpc_begin", 1, "", "", Dict{}, nil, " ")
 	q.wantError(classReadOnly, "vote", 1)
 	q.wantError(classReadOnly, "pack", 1.5, true)
+	q.wantError(classReadOnly, "s3_pack", zodb.MaxTid)
 	q.want("ping")
 	p.commit(1, serial, "y")
 	q.want("ping")

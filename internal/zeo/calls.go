@@ -89,7 +89,7 @@ func (c *conn) call(m *Message, owned bool) error {
 		return violation("there is no method %.100q", m.Name)
 	case c.storage == nil:
 		return violation("%s was called before register", m.Name)
-	case m.Name == "pack" && c.mayOnlyRead != "":
+	case (m.Name == "pack" || m.Name == "s3_pack") && c.mayOnlyRead != "":
 		answer = func(c *conn, _ *call) (any, error) { return nil, c.onlyReads() }
 	default:
 		answer = meth.answer

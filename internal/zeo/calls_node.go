@@ -48,8 +48,8 @@ var errNotLeader = &Error{classStorage, Tuple{"this node does not lead the datab
 type otherNode struct {
 	leader  zodb.Leader
 	name    string
-	follows bool
-	applied uint64 // slot, guarded by conn.mu
+	follows bool   // written by the one that reads, guarded by conn.mu
+	applied uint64 // slot, likewise
 	blobs   map[[16]byte]struct{}
 }
 
@@ -58,6 +58,9 @@ func (c *conn) isNode(k *call) (any, error) {
 	name, ok := k.args[0].(string)
 	if !ok {
 		return nil, k.wrong(0, "name", "str")
+	}
+	if c.peer() != nil {
+		return nil, violation("s3_node was called twice")
 	}
 	leader, ok := c.storage.(zodb.Leader)
 	if !ok {
@@ -105,7 +108,9 @@ func (c *conn) follow(k *call) (any, error) {
 	if err != nil {
 		return nil, errNotLeader
 	}
+	c.mu.Lock()
 	p.follows = true
+	c.mu.Unlock()
 	c.tasks.Go(func() { c.tellEnds(p.leader) })
 	c.log.Info("another node follows", "node", p.name, "slot", slot)
 	return nil, errLater
