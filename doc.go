@@ -11,6 +11,7 @@
 //	cmd/s3storage                  the program: flags and wiring, a file for each subcommand
 //
 //	internal/bench                 drives any ZEO server as a client and measures it
+//	internal/web                   health, readiness, metrics and profiles over HTTP
 //	internal/zeo                   the ZEO 5 protocol: codec, server, client; knows a storage as zodb.Storage
 //	internal/engine                a zodb.Storage on a bucket: loads, votes, undo, iteration; flush, merge, pack, and what to delete
 //	internal/check                 looks for damage in the bucket of a database
