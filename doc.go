@@ -41,7 +41,8 @@
 //
 // Not Go packages of this module:
 //
-//	doc                            design, format, performance, how it was tested
+//	doc                            design, format, performance, operations, how it was tested
+//	deploy                         servers in Kubernetes
 //	test/interop                   the server against the real ZODB and ZEO packages, in Python
 //	test/bench                     the figures of doc/performance.md
 //	test/crash                     servers killed under load, and the proof that nothing was lost

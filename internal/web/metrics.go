@@ -28,13 +28,13 @@ func gauge[T any](name, help string, value func(T) float64, labels ...string) me
 	return metric[T]{newDesc(name, help, labels...), prometheus.GaugeValue, value}
 }
 
-// What there is of every database.
+// What there is of every database. To one that leads, followers are clients too.
 var storageMetrics = []metric[reading]{
-	counter("commits_total", "Transactions committed, through whichever server.", func(r reading) float64 { return float64(r.stats.Commits) }),
-	counter("aborts_total", "Transactions of clients of this server that were aborted.", func(r reading) float64 { return float64(r.stats.Aborts) }),
-	counter("conflicts_total", "Conflicts that clients of this server were told of, to resolve or to try again.", func(r reading) float64 { return float64(r.stats.Conflicts) }),
-	counter("stores_total", "Objects stored by clients of this server.", func(r reading) float64 { return float64(r.stats.Stores) }),
-	counter("loads_total", "Objects loaded by clients of this server.", func(r reading) float64 { return float64(r.stats.Loads) }),
+	counter("commits_total", "Transactions that clients of this server committed.", func(r reading) float64 { return float64(r.stats.Commits) }),
+	counter("aborts_total", "Transactions that clients of this server aborted.", func(r reading) float64 { return float64(r.stats.Aborts) }),
+	counter("conflicts_total", "Conflicts in transactions of clients of this server, resolved or not.", func(r reading) float64 { return float64(r.stats.Conflicts) }),
+	counter("stores_total", "Objects that clients of this server stored.", func(r reading) float64 { return float64(r.stats.Stores) }),
+	counter("loads_total", "Objects that clients of this server loaded.", func(r reading) float64 { return float64(r.stats.Loads) }),
 	gauge("transactions_active", "Transactions begun and not finished.", func(r reading) float64 { return float64(r.stats.ActiveTxns) }),
 	gauge("votes_waiting", "Votes that wait for other transactions.", func(r reading) float64 { return float64(r.stats.Waiting) }),
 	gauge("objects", "Objects in the database.", func(r reading) float64 { return float64(r.info.Objects) }),

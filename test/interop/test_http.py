@@ -58,9 +58,10 @@ def test_a_leader_and_its_follower_are_ready_and_count(watched, open_db):
         puts = '{operation="put-if-absent",storage="1"}'
         assert leader["s3storage_bucket_requests_total" + puts] > 0
         assert leader["s3storage_bucket_price_usd_total" + puts] > 0
-        wait_until("it has applied them", lambda: metrics(at_first)["s3storage_commits_total" + storage] >= before + 3)
+        assert leader["s3storage_commits_total" + storage] >= before + 3
     assert follower["s3storage_leads" + storage] == 0
     assert follower["s3storage_linked" + storage] == 1
+    assert follower["s3storage_commits_total" + storage] >= 3
     assert follower["s3storage_stores_total" + storage] >= 3
     assert follower["s3storage_connections" + storage] >= 1
     assert follower["s3storage_log_epoch" + storage] == leader["s3storage_log_epoch" + storage] >= 1
@@ -76,6 +77,20 @@ def test_a_server_for_reading_that_has_lost_its_leader_is_not_ready(watched):
     assert get(address, "/healthz") == (200, "ok\n")
     first.start()
     wait_until("it follows again", lambda: get(address, "/readyz")[0] == 200)
+
+
+def test_the_arguments_and_probes_of_the_manifest_are_right(new_bucket, new_server):
+    manifest = (harness.ROOT / "deploy" / "kubernetes.yaml").read_text()
+    arguments = re.findall(r"^ +- (--\S+)", manifest, re.M)
+    kept = [a for a in arguments if not a.startswith(("--bucket=", "--listen=", "--http=", "--cache-dir="))]
+    assert len(kept) == len(arguments) - 4
+    server = new_server(new_bucket("directory"), arguments=["--http=127.0.0.1:0", "--cache-dir=cache"] + [
+        a.replace("$(POD_IP)", "127.0.0.1") for a in kept])
+    [address] = re.findall(r'"url":"http://(.+?)/metrics"', server.stderr())
+    probes = re.findall(r"httpGet: {path: (\S+),", manifest)
+    assert len(probes) == 3
+    for path in probes:
+        assert get(address, path) == (200, "ok\n")
 
 
 def test_an_address_that_is_taken_is_refused_with_a_reason(new_bucket, new_server, watched):
