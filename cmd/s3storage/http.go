@@ -62,7 +62,7 @@ func (w *window) serve(s *zeo.Server, databases map[string]database, logger *slo
 func (w *window) close() {
 	switch {
 	case w.server != nil:
-		w.server.Close()
+		_ = w.server.Close() // it fails only to close what is closed
 		w.wg.Wait()
 	case w.listener != nil:
 		w.listener.Close()
