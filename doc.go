@@ -11,6 +11,7 @@
 //	cmd/s3storage                  the program: flags and wiring, a file for each subcommand
 //
 //	internal/bench                 drives any ZEO server as a client and measures it
+//	internal/web                   health, readiness, metrics and profiles over HTTP
 //	internal/zeo                   the ZEO 5 protocol: codec, server, client; knows a storage as zodb.Storage
 //	internal/engine                a zodb.Storage on a bucket: loads, votes, undo, iteration; flush, merge, pack, and what to delete
 //	internal/check                 looks for damage in the bucket of a database
@@ -40,7 +41,8 @@
 //
 // Not Go packages of this module:
 //
-//	doc                            design, format, performance, how it was tested
+//	doc                            design, format, performance, operations, how it was tested
+//	deploy                         servers in Kubernetes
 //	test/interop                   the server against the real ZODB and ZEO packages, in Python
 //	test/bench                     the figures of doc/performance.md
 //	test/crash                     servers killed under load, and the proof that nothing was lost

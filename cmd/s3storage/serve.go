@@ -38,6 +38,8 @@ type serveCmd struct {
 	At             *momentArg `placeholder:"MOMENT" help:"With --read-only: serve the databases as they were then. Writes nothing, and may run beside a server, until that has packed to a later time or restored an earlier state: only a snapshot outlasts that."`
 	ListenReadOnly []string   `placeholder:"ADDRESS" sep:"none" help:"One more address, for clients that may only read and must not pack. May be given several times."`
 
+	HTTP string `name:"http" placeholder:"HOST:PORT" help:"Serve /healthz, /readyz and /metrics there, without TLS, and /debug/pprof to clients on this machine. Default: do not."`
+
 	TLS tlsFlags `embed:"" prefix:"tls-"`
 
 	Msgpack            bool     `help:"Speak msgpack with clients instead of pickles. Every client must have the Python package msgpack."`
@@ -119,6 +121,11 @@ func (c *serveCmd) Run() error {
 		return err
 	}
 	defer closeAll(doors)
+	window, err := c.openHTTP()
+	if err != nil {
+		return err
+	}
+	defer window.close()
 	if c.At != nil && !c.ReadOnly {
 		return errors.New("--at shows the past, which nobody can write to: give --read-only as well, or make a branch")
 	}
@@ -153,6 +160,7 @@ func (c *serveCmd) Run() error {
 	for _, d := range doors {
 		go func() { failed <- s.Serve(d.listener, d.access) }()
 	}
+	window.serve(s, databases, logger)
 	announce(os.Stdout, doors, databases)
 
 	var serveErr error

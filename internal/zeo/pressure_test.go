@@ -62,7 +62,7 @@ func TestTwoHundredClients(t *testing.T) {
 	for _, p := range ps {
 		p.nc.Close()
 	}
-	eventually(t, "all are gone", func() bool { return s.registered("1") == 0 })
+	eventually(t, "all are gone", func() bool { return s.Connections("1") == 0 })
 }
 
 // A client that asks and does not read is not read from any more; what waits
@@ -136,7 +136,7 @@ func TestAClientThatReadsNoInvalidationsIsGivenUp(t *testing.T) {
 		t.Error(log)
 	}
 	dead.nc.Close()
-	eventually(t, "it is gone", func() bool { return s.registered("1") == 1 })
+	eventually(t, "it is gone", func() bool { return s.Connections("1") == 1 })
 	p.want("ping")
 }
 
@@ -196,7 +196,7 @@ func TestConnectionsBeyondTheLimitAreRefused(t *testing.T) {
 		t.Errorf("%d lines about it", n)
 	}
 	q.nc.Close()
-	eventually(t, "one is gone", func() bool { return s.registered("1") == 1 })
+	eventually(t, "one is gone", func() bool { return s.Connections("1") == 1 })
 	eventually(t, "there is room", func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -18,7 +18,7 @@ func (s *Server) status(name string) Dict {
 	}
 	stats := storage.Stats()
 	return Dict{
-		{"connections", s.registered(name)},
+		{"connections", s.Connections(name)},
 		{"loads", stats.Loads},
 		{"stores", stats.Stores},
 		{"commits", stats.Commits},
@@ -34,13 +34,13 @@ func (s *Server) status(name string) Dict {
 	}
 }
 
-// registered counts the connections that use a storage.
-func (s *Server) registered(name string) int {
+// Connections returns how many connections use a storage, those of other nodes included.
+func (s *Server) Connections(storage string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
 	for c := range s.mu.conns {
-		if p := c.registered.Load(); p != nil && *p == name {
+		if p := c.registered.Load(); p != nil && *p == storage {
 			n++
 		}
 	}

@@ -1,0 +1,102 @@
+"""What those who run a server see of it by HTTP."""
+
+import re
+import urllib.error
+import urllib.request
+
+import harness
+import pytest
+from harness import wait_until
+
+pytestmark = pytest.mark.s3storage
+
+
+def get(address, path):
+    """The status and the text of an answer."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=harness.HANG) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code, e.read().decode()
+
+
+def metrics(address):
+    code, text = get(address, "/metrics")
+    assert code == 200
+    return {name: float(value) for name, value in re.findall(r"^(s3storage_\S+) (\S+)$", text, re.M)}
+
+
+@pytest.fixture
+def watched(bucket, new_server):
+    """A function that starts a server over the bucket, and returns it and where it shows its metrics."""
+    def new(**options):
+        server = new_server(bucket, arguments=["--http", "127.0.0.1:0"] + options.pop("arguments", []), **options)
+        [address] = re.findall(r"url=http://(\S+)/metrics", server.stderr())
+        return server, address
+    return new
+
+
+def test_a_leader_and_its_follower_are_ready_and_count(watched, open_db):
+    (first, at_first), (second, at_second) = watched(), watched()
+    for address in at_first, at_second:
+        wait_until("it is ready", lambda: get(address, "/readyz") == (200, "ok\n"))
+        assert get(address, "/healthz") == (200, "ok\n")
+        assert get(address, "/debug/pprof/goroutine?debug=1")[1].startswith("goroutine profile:")
+    before = metrics(at_first)["s3storage_commits_total{storage=\"1\"}"]
+    db = open_db(second)
+    for n in range(3):
+        with db.transaction() as connection:
+            connection.root()["n"] = n
+    leader, follower = metrics(at_first), metrics(at_second)
+    storage = '{storage="1"}'
+    if harness.FOLLOWER:  # both follow another one
+        assert not leader["s3storage_leads" + storage]
+    else:
+        assert leader["s3storage_leads" + storage] == 1
+        assert leader["s3storage_followers" + storage] == 1
+        puts = '{operation="put-if-absent",storage="1"}'
+        assert leader["s3storage_bucket_requests_total" + puts] > 0
+        assert leader["s3storage_bucket_price_usd_total" + puts] > 0
+        assert leader["s3storage_commits_total" + storage] >= before + 3
+    assert follower["s3storage_leads" + storage] == 0
+    assert follower["s3storage_linked" + storage] == 1
+    assert follower["s3storage_commits_total" + storage] >= 3
+    assert follower["s3storage_stores_total" + storage] >= 3
+    assert follower["s3storage_connections" + storage] >= 1
+    assert follower["s3storage_log_epoch" + storage] == leader["s3storage_log_epoch" + storage] >= 1
+
+
+@pytest.mark.skipif(harness.FOLLOWER, reason="the leader there outlives the test's server")
+def test_a_server_for_reading_that_has_lost_its_leader_is_not_ready(watched):
+    (first, _), (reader, address) = watched(), watched(read_only=True)
+    wait_until("it follows", lambda: get(address, "/readyz")[0] == 200)
+    first.stop()
+    wait_until("it waits", lambda: get(address, "/readyz")[0] == 503)
+    assert "storage 1: " in get(address, "/readyz")[1]
+    assert get(address, "/healthz") == (200, "ok\n")
+    first.start()
+    wait_until("it follows again", lambda: get(address, "/readyz")[0] == 200)
+
+
+def test_the_arguments_and_probes_of_the_manifest_are_right(new_bucket, new_server):
+    manifest = (harness.ROOT / "deploy" / "kubernetes.yaml").read_text()
+    arguments = re.findall(r"^ +- (--\S+)", manifest, re.M)
+    kept = [a for a in arguments if not a.startswith(("--bucket=", "--listen=", "--http=", "--cache-dir="))]
+    assert len(kept) == len(arguments) - 4
+    server = new_server(new_bucket("directory"), arguments=["--http=127.0.0.1:0", "--cache-dir=cache"] + [
+        a.replace("$(POD_IP)", "127.0.0.1") for a in kept])
+    [address] = re.findall(r'"url":"http://(.+?)/metrics"', server.stderr())
+    probes = re.findall(r"httpGet: {path: (\S+),", manifest)
+    assert len(probes) == 3
+    for path in probes:
+        assert get(address, path) == (200, "ok\n")
+
+
+def test_an_address_that_is_taken_is_refused_with_a_reason(new_bucket, new_server, watched):
+    _, address = watched()
+    other = new_server(new_bucket("directory"), start=False, arguments=["--http", address])
+    other.spawn()
+    process, other.process = other.process, None
+    assert process.wait(harness.HANG) != 0
+    assert f"--http {address}" in other.stderr()
