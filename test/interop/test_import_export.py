@@ -232,4 +232,4 @@ def test_a_missing_blob_is_an_error_and_can_be_skipped(tmp_path, new_bucket, sou
     assert refused.returncode != 0 and str(missing) in refused.stderr
     assert "WARNING: 1 records are of blobs" in _import(tmp_path, bucket, "--skip-damaged").stderr
     _export(tmp_path, bucket)
-    assert _blobs(tmp_path / "blobs") == _blobs(tmp_path / "out-blobs")
+    assert datafs.blobs(tmp_path / "blobs") == datafs.blobs(tmp_path / "out-blobs")
