@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"s3storage/internal/blob"
 	"s3storage/internal/txlog"
@@ -79,22 +80,25 @@ func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 }
 
 // HandOver ends this node's reign, if it leads, for another one: it takes no more
-// votes, waits until what was voted for is finished, or ctx is done, and what was
-// finished is in the log, and tells those who follow that this is all.
-func (e *Engine) HandOver(ctx context.Context) error {
+// votes, waits for as long as patience until what was voted for is finished, and until
+// what was finished is in the log, or ctx is done, and tells those who follow that this
+// is all.
+func (e *Engine) HandOver(ctx context.Context, patience time.Duration) error {
 	if leads := e.leads() == nil; !leads {
 		return nil
 	}
 	e.endWrites(fmt.Errorf("%w: %w: %w: the server is being stopped", zodb.ErrNotCommitted, zodb.ErrReadOnly, zodb.ErrClosed))
 	// All that are voted for share this one.
 	all := &lockRequest{write: []zodb.Oid{orderLock}}
-	err := e.locks.acquire(ctx, all)
+	voters, cancel := context.WithTimeout(ctx, patience)
+	err := e.locks.acquire(voters, all)
+	cancel()
 	if err == nil {
 		defer e.locks.release(all)
+	} else {
+		err = fmt.Errorf("a transaction that was voted for was not finished in time: %w", err)
 	}
-	if logErr := e.log.Flush(ctx); logErr != nil {
-		return logErr
-	}
+	err = errors.Join(err, e.log.Flush(ctx))
 	e.seq.Lock()
 	e.seq.readOnly = fmt.Errorf("%w: %w: another server leads", zodb.ErrNotCommitted, zodb.ErrReadOnly)
 	e.seq.Unlock()

@@ -433,10 +433,8 @@ func (n *Node) Stats() zodb.Stats {
 func (n *Node) HandOver(ctx context.Context) {
 	n.change(func() { n.mu.closing = true })
 	n.cancel()
-	short, cancel := context.WithTimeout(ctx, handOverTime)
-	defer cancel()
-	if err := n.Engine.HandOver(short); err != nil {
-		n.logger.Warn("handing over: a transaction that was voted for was not finished in time", "err", err)
+	if err := n.Engine.HandOver(ctx, handOverTime); err != nil {
+		n.logger.Warn("handing over did not go to its end", "err", err)
 	}
 	n.release()
 }

@@ -202,6 +202,10 @@ func (c *conn) nodeFinish(k *call) (any, error) {
 	if err := c.beginFinish(t); err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	c.mu.finishing++ // until the answer is queued: before that the connection must not end
+	c.mu.Unlock()
+	defer c.endFinish()
 	failed := make(chan error, 1) // what is known of it before Finish returns
 	forwarded.Finish(func(_ *zodb.Commit, err error) {
 		failed <- err
@@ -211,7 +215,10 @@ func (c *conn) nodeFinish(k *call) (any, error) {
 	if epoch == 0 {
 		return nil, <-failed
 	}
-	return Tuple{tid, int64(epoch)}, nil
+	if !k.oneWay {
+		c.reply(k.id, Tuple{tid, int64(epoch)})
+	}
+	return nil, errLater
 }
 
 func (c *conn) nodePack(k *call) (any, error) {
