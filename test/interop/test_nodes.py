@@ -27,6 +27,7 @@ def test_clients_of_three_servers_share_one_database(bucket, new_server, open_db
     dbs = [open_db(server) for server in servers]
     with dbs[0].transaction() as connection:
         connection.root()["n"] = 0
+    wait_until("the second client sees it", lambda: _read(dbs[1]) == 0)
     for n in range(1, 31):
         db, other = dbs[n % 3], dbs[(n + 1) % 3]
         with db.transaction() as connection:
@@ -45,7 +46,7 @@ def test_clients_of_three_servers_share_one_database(bucket, new_server, open_db
 
 def _read(db):
     with db.transaction() as connection:
-        return connection.root()["n"]
+        return connection.root().get("n")
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
