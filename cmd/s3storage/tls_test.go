@@ -152,19 +152,19 @@ func TestTLSOptionsThatDoNotFitAreRefusedWithAdvice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	block, err := x509.EncryptPEMBlock(rand.Reader, "EC PRIVATE KEY", der, []byte("1234"), x509.PEMCipher3DES) //nolint:staticcheck // the old way is what is tested
+	block, err := x509.EncryptPEMBlock(rand.Reader, "EC PRIVATE KEY", der, []byte("guess-wrong-not"), x509.PEMCipher3DES) //nolint:staticcheck // the old way is what is tested
 	if err != nil {
 		t.Fatal(err)
 	}
 	locked := filepath.Join(dir, "locked.pem")
 	writePEM(t, locked, block)
-	der, err = pkcs8.ConvertPrivateKeyToPKCS8(a.pair.PrivateKey, []byte("1234"))
+	der, err = pkcs8.ConvertPrivateKeyToPKCS8(a.pair.PrivateKey, []byte("guess-wrong-not"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	locked8 := filepath.Join(dir, "locked8.pem")
 	writePEM(t, locked8, &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der})
-	wrong, empty := file("wrong", "123\n"), file("empty", "")
+	wrong, empty := file("wrong", "guess-wrong\n"), file("empty", "")
 	crl := filepath.Join(dir, "crl.pem")
 	writePEM(t, crl, &pem.Block{Type: "X509 CRL", Bytes: []byte{1}})
 	broken := filepath.Join(dir, "broken.pem")
@@ -207,14 +207,14 @@ func TestTLSOptionsThatDoNotFitAreRefusedWithAdvice(t *testing.T) {
 					t.Errorf("%q is not in: %v", want, err)
 				}
 			}
-			if strings.Contains(err.Error(), "123") {
+			if strings.Contains(err.Error(), "guess-wrong") {
 				t.Errorf("it tells the password: %v", err)
 			}
 		})
 	}
 
 	// The controls: with the right password both open.
-	right := file("right", "1234\r\nmore\n")
+	right := file("right", "guess-wrong-not\r\nmore\n")
 	for _, key := range []string{locked, locked8} {
 		files, _ := openTestTLS(t, tlsFlags{Cert: a.cert, Key: key, KeyPasswordFile: right})
 		if _, err := handshake(t, files, a, nil); err != nil {
