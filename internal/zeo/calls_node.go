@@ -26,15 +26,15 @@ import (
 //	s3_store_blob(oid, serial, data, blob id, size, id)
 var nodeMethods = map[string]method{
 	"s3_node":       {1, 1, (*conn).isNode},
-	"s3_follow":     {0, 0, (*conn).follow},
-	"s3_end":        {0, 0, (*conn).nodeEnd},
-	"s3_followers":  {0, 0, (*conn).followers},
-	"s3_applied":    {1, 1, (*conn).nodeApplied},
-	"s3_finish":     {1, 1, (*conn).nodeFinish},
-	"s3_pack":       {1, 1, (*conn).nodePack},
-	"s3_blob":       {1, 1, (*conn).announceBlob},
-	"s3_forget":     {1, 1, (*conn).forgetBlob},
-	"s3_store_blob": {6, 6, (*conn).storeBlobOf},
+	"s3_follow":     {0, 0, ofNode((*conn).follow)},
+	"s3_end":        {0, 0, ofNode((*conn).nodeEnd)},
+	"s3_followers":  {0, 0, ofNode((*conn).followers)},
+	"s3_applied":    {1, 1, ofNode((*conn).nodeApplied)},
+	"s3_finish":     {1, 1, ofNode((*conn).nodeFinish)},
+	"s3_pack":       {1, 1, ofNode((*conn).nodePack)},
+	"s3_blob":       {1, 1, ofNode((*conn).announceBlob)},
+	"s3_forget":     {1, 1, ofNode((*conn).forgetBlob)},
+	"s3_store_blob": {6, 6, ofNode((*conn).storeBlobOf)},
 }
 
 // endEvery is how often a node that follows is told where the log ends. When it
@@ -82,19 +82,18 @@ func (c *conn) peer() *otherNode {
 	return c.mu.peer
 }
 
-// node returns the connection's peer, or an error where no other node has it.
-func (c *conn) node() (*otherNode, error) {
-	if p := c.peer(); p != nil {
-		return p, nil
+// ofNode is a method for connections of other nodes only.
+func ofNode(answer func(*conn, *otherNode, *call) (any, error)) func(*conn, *call) (any, error) {
+	return func(c *conn, k *call) (any, error) {
+		p := c.peer()
+		if p == nil {
+			return nil, violation("s3_node has to be called first")
+		}
+		return answer(c, p, k)
 	}
-	return nil, violation("s3_node has to be called first")
 }
 
-func (c *conn) follow(k *call) (any, error) {
-	p, err := c.node()
-	if err != nil {
-		return nil, err
-	}
+func (c *conn) follow(p *otherNode, k *call) (any, error) {
 	if p.follows {
 		return nil, violation("s3_follow was called twice")
 	}
@@ -149,11 +148,7 @@ func (c *conn) LogObject(slot uint64, data []byte) {
 // LogEnded implements zodb.LogObserver.
 func (c *conn) LogEnded() { c.out.end() }
 
-func (c *conn) nodeEnd(*call) (any, error) {
-	p, err := c.node()
-	if err != nil {
-		return nil, err
-	}
+func (c *conn) nodeEnd(p *otherNode, _ *call) (any, error) {
 	epoch, slot, _, err := p.leader.LogEnd()
 	if err != nil {
 		return nil, errNotLeader
@@ -161,10 +156,7 @@ func (c *conn) nodeEnd(*call) (any, error) {
 	return Tuple{int64(epoch), int64(slot)}, nil
 }
 
-func (c *conn) followers(*call) (any, error) {
-	if _, err := c.node(); err != nil {
-		return nil, err
-	}
+func (c *conn) followers(_ *otherNode, _ *call) (any, error) {
 	list := List{}
 	for _, f := range c.srv.Followers(c.name) {
 		list = append(list, Tuple{f.Name, f.Address, int64(f.Applied)})
@@ -172,11 +164,7 @@ func (c *conn) followers(*call) (any, error) {
 	return list, nil
 }
 
-func (c *conn) nodeApplied(k *call) (any, error) {
-	p, err := c.node()
-	if err != nil {
-		return nil, err
-	}
+func (c *conn) nodeApplied(p *otherNode, k *call) (any, error) {
 	slot, ok := k.args[0].(int64)
 	if !ok || slot < 0 {
 		return nil, k.wrong(0, "slot", "int")
@@ -187,10 +175,7 @@ func (c *conn) nodeApplied(k *call) (any, error) {
 	return nil, nil
 }
 
-func (c *conn) nodeFinish(k *call) (any, error) {
-	if _, err := c.node(); err != nil {
-		return nil, err
-	}
+func (c *conn) nodeFinish(_ *otherNode, k *call) (any, error) {
 	t, err := c.current(k, 0)
 	if err != nil {
 		return nil, err
@@ -221,10 +206,7 @@ func (c *conn) nodeFinish(k *call) (any, error) {
 	return nil, errLater
 }
 
-func (c *conn) nodePack(k *call) (any, error) {
-	if _, err := c.node(); err != nil {
-		return nil, err
-	}
+func (c *conn) nodePack(_ *otherNode, k *call) (any, error) {
 	tid, err := k.tid(0)
 	if err != nil {
 		return nil, err
@@ -245,11 +227,7 @@ func (k *call) blobID(i int) (id [16]byte, err error) {
 // maxAnnounced is how many blobs one node can be about to put.
 const maxAnnounced = 100_000
 
-func (c *conn) announceBlob(k *call) (any, error) {
-	p, err := c.node()
-	if err != nil {
-		return nil, err
-	}
+func (c *conn) announceBlob(p *otherNode, k *call) (any, error) {
 	id, err := k.blobID(0)
 	if err != nil {
 		return nil, err
@@ -264,11 +242,7 @@ func (c *conn) announceBlob(k *call) (any, error) {
 	return nil, nil
 }
 
-func (c *conn) forgetBlob(k *call) (any, error) {
-	p, err := c.node()
-	if err != nil {
-		return nil, err
-	}
+func (c *conn) forgetBlob(p *otherNode, k *call) (any, error) {
 	id, err := k.blobID(0)
 	if err != nil {
 		return nil, err
@@ -284,10 +258,7 @@ func (p *otherNode) forget(id [16]byte) {
 	}
 }
 
-func (c *conn) storeBlobOf(k *call) (any, error) {
-	if _, err := c.node(); err != nil {
-		return nil, err
-	}
+func (c *conn) storeBlobOf(_ *otherNode, k *call) (any, error) {
 	id, err := k.blobID(3)
 	if err != nil {
 		return nil, err
