@@ -93,7 +93,7 @@ func (lo *logObserver) Settled(s txlog.Settled) {
 
 	e.state.Lock()
 	e.state.oidMark = max(e.state.oidMark, o.OidMark) // a seal has none
-	e.state.tails[len(e.state.tails)-1].extend(o.Size, s.End)
+	e.growingLocked().extend(o.Size, s.End)
 	for i, entry := range o.Entries {
 		switch {
 		case entry.Txn != nil:
@@ -138,9 +138,12 @@ func (lo *logObserver) Settled(s txlog.Settled) {
 	}
 }
 
+// growingLocked returns the tail that takes in what is settled next.
+func (e *Engine) growingLocked() *tail { return e.state.tails[len(e.state.tails)-1] }
+
 // grownLocked tells whether the tail has grown enough to be written out.
 func (e *Engine) grownLocked() bool {
-	t := e.state.tails[len(e.state.tails)-1]
+	t := e.growingLocked()
 	return len(t.log) >= e.opts.FlushObjects || t.bytes() >= int64(e.opts.FlushBytes)
 }
 
@@ -148,7 +151,7 @@ func (e *Engine) grownLocked() bool {
 // one that was read from the log, and x for one that no client of this node waits
 // for.
 func (e *Engine) settleLocked(txn *txlog.Transaction, t *transaction, x *expected) {
-	e.state.tails[len(e.state.tails)-1].add(txn)
+	e.growingLocked().add(txn)
 	e.state.last = txn.Tid
 	c := commitOf(txn, e.infoLocked())
 	for obs := range e.state.observers {

@@ -147,7 +147,7 @@ func (e *Engine) checkpoint(ctx context.Context) error {
 	e.state.Lock()
 	v := e.state.view
 	named := v.Number <= e.state.checkpointed
-	if t := e.state.tails[len(e.state.tails)-1]; !named && len(e.state.tails) == 1 && len(t.txns) == 0 {
+	if t := e.growingLocked(); !named && len(e.state.tails) == 1 && len(t.txns) == 0 {
 		// There is no transaction behind the base: the log need not be read.
 		e.state.position = t.end
 	}

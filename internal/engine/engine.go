@@ -479,27 +479,25 @@ func (e *Engine) announceLocked() {
 // true. It fails when there are no writes any more, or when another node has led
 // since it was called: what is reached then may be another leader's doing.
 func (e *Engine) await(ctx context.Context, reached func() bool) error {
-	reign := e.reign()
-	return e.awaitWhile(ctx, func() error {
-		e.seq.Lock()
-		defer e.seq.Unlock()
-		if err := e.sameReignLocked(reign); err != nil {
-			return err
-		}
-		return e.seq.readOnly
-	}, reached)
+	return e.awaitInReign(ctx, e.reign(), func() error { return e.seq.readOnly }, reached)
 }
 
 // awaitLead does it for what was begun in that reign, also while the engine is
 // being closed.
 func (e *Engine) awaitLead(ctx context.Context, reign int, reached func() bool) error {
+	return e.awaitInReign(ctx, reign, e.leadsLocked, reached)
+}
+
+// awaitInReign waits until reached returns true, another node has led since the reign,
+// or refused, which is called with seq locked, returns an error.
+func (e *Engine) awaitInReign(ctx context.Context, reign int, refused func() error, reached func() bool) error {
 	return e.awaitWhile(ctx, func() error {
 		e.seq.Lock()
 		defer e.seq.Unlock()
 		if err := e.sameReignLocked(reign); err != nil {
 			return err
 		}
-		return e.leadsLocked()
+		return refused()
 	}, reached)
 }
 

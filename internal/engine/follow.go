@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -21,7 +20,7 @@ var errFollows = fmt.Errorf("%w: this server follows another one", zodb.ErrReadO
 // at a time.
 func (e *Engine) Lead(ctx context.Context) error { return e.log.Lead(ctx) }
 
-// Leads implements txlog.Observer. The state is that of the log's end, and nothing
+// Leads begins a reign. The state is that of the log's end, and nothing
 // is sequenced.
 func (lo *logObserver) Leads(p txlog.Position) {
 	e := (*Engine)(lo)
@@ -65,16 +64,9 @@ func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 		e.seq.readOnly = why
 	}
 	e.seq.Unlock()
-	e.state.Lock()
-	followers := slices.Collect(maps.Keys(e.state.followers))
-	clear(e.state.followers)
-	e.announceLocked()
-	e.state.Unlock()
+	e.endFollowing()
 	for _, t := range failed {
 		t.done(nil, why)
-	}
-	for _, f := range followers {
-		f.LogEnded()
 	}
 	e.opts.OnRole()
 }
@@ -102,14 +94,20 @@ func (e *Engine) HandOver(ctx context.Context, patience time.Duration) error {
 	e.seq.Lock()
 	e.seq.readOnly = fmt.Errorf("%w: %w: another server leads", zodb.ErrNotCommitted, zodb.ErrReadOnly)
 	e.seq.Unlock()
+	e.endFollowing()
+	return err
+}
+
+// endFollowing tells those who follow this node that it leads no more, and wakes those
+// who wait for what it would have done.
+func (e *Engine) endFollowing() {
 	e.state.Lock()
+	defer e.state.Unlock()
 	for f := range e.state.followers {
 		f.LogEnded()
 	}
 	clear(e.state.followers)
 	e.announceLocked()
-	e.state.Unlock()
-	return err
 }
 
 // NewUpload begins to put a blob whose object another node's transaction will name.
@@ -149,7 +147,7 @@ func (e *Engine) Log() *txlog.Log { return e.log }
 // AwaitApplied waits until this node has applied everything before a slot of the log.
 func (e *Engine) AwaitApplied(ctx context.Context, slot uint64) error {
 	return e.awaitWhile(ctx, func() error { return nil }, func() bool {
-		return e.state.tails[len(e.state.tails)-1].end.Slot >= txlog.Slot(slot)
+		return e.growingLocked().end.Slot >= txlog.Slot(slot)
 	})
 }
 
@@ -231,7 +229,7 @@ func (e *Engine) FollowLog(o zodb.LogObserver) (epoch, slot uint64, err error) {
 		return 0, 0, err
 	}
 	e.state.followers[o] = struct{}{}
-	end := e.state.tails[len(e.state.tails)-1].end
+	end := e.growingLocked().end
 	return uint64(end.Epoch), uint64(end.Slot), nil
 }
 
@@ -246,11 +244,11 @@ func (e *Engine) UnfollowLog(o zodb.LogObserver) {
 func (e *Engine) LogEnd() (epoch, slot uint64, last zodb.Tid, err error) {
 	e.state.RLock()
 	defer e.state.RUnlock()
-	end := e.state.tails[len(e.state.tails)-1].end
+	end := e.growingLocked().end
 	return uint64(end.Epoch), uint64(end.Slot), e.state.last, e.leads()
 }
 
-// Sequenced implements zodb.Sequenced.
+// Sequenced implements zodb.Forwarded.
 func (t *transaction) Sequenced() (tid zodb.Tid, epoch uint64) {
 	t.e.seq.Lock()
 	defer t.e.seq.Unlock()

@@ -92,8 +92,7 @@ type Node struct {
 		link    *link // to the leader; nil where there is none
 		changed chan struct{}
 		closing bool
-		ended   bool      // nothing is begun in the background any more
-		since   time.Time // when the link or the reign began
+		ended   bool // nothing is begun in the background any more
 	}
 }
 
@@ -117,9 +116,8 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Node, error) {
 	}
 	n := &Node{opts: opts, logger: opts.Engine.Logger, role: make(chan struct{}, 1), begun: make(chan error, 1), finishing: make(chan struct{}, maxFinishing)}
 	n.mu.changed = make(chan struct{})
-	n.mu.since = time.Now()
 	n.opts.Engine.OnRole = func() {
-		n.change(func() { n.mu.since = time.Now() })
+		n.change(func() {}) // wakes those who wait for a leader
 		select {
 		case n.role <- struct{}{}:
 		default:
@@ -208,7 +206,7 @@ func (n *Node) follow(l *link) {
 	n.logger.Info("following the leader", "leader", l.leader.Name, "address", l.leader.Address)
 	n.Log().Poll(0)
 	n.Log().Look() // for what it wrote before
-	n.change(func() { n.mu.link, n.mu.since = l, time.Now() })
+	n.change(func() { n.mu.link = l })
 	n.begin(nil)
 	err := l.wait(n.ctx)
 	n.change(func() { n.mu.link = nil })
@@ -456,7 +454,6 @@ type Status struct {
 	Leader  txlog.Node // by the log
 	Linked  bool       // this node follows it
 	Epoch   txlog.Epoch
-	Since   time.Time // of the link or the reign
 	Applied txlog.Slot
 	End     txlog.Slot // of the log, as the leader has said last
 	Last    zodb.Tid
@@ -472,7 +469,6 @@ func (n *Node) Status() Status {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s.Since = n.mu.since
 	if l := n.mu.link; l != nil {
 		s.Linked = true
 		s.End = max(s.End, txlog.Slot(l.end.Load()))

@@ -146,9 +146,9 @@ func (t *transaction) voteOn(ctx context.Context, to target) (ballot zodb.Ballot
 	var conflict *zodb.ConflictError
 	switch {
 	case errors.As(err, &read):
-		return ballot, errors.Join(t.n.awaitTid(ctx, read.Committed), err)
+		return ballot, errors.Join(t.n.AwaitTransaction(ctx, read.Committed), err)
 	case errors.As(err, &conflict):
-		return ballot, errors.Join(t.n.awaitTid(ctx, conflict.Committed), err)
+		return ballot, errors.Join(t.n.AwaitTransaction(ctx, conflict.Committed), err)
 	}
 	return ballot, err
 }
@@ -159,14 +159,7 @@ func (t *transaction) seen(ctx context.Context, b zodb.Ballot) error {
 	for _, c := range b.Conflicts {
 		last = max(last, c.Committed)
 	}
-	return t.n.awaitTid(ctx, last)
-}
-
-func (n *Node) awaitTid(ctx context.Context, tid zodb.Tid) error {
-	if tid == zodb.NoTid {
-		return nil
-	}
-	return n.AwaitTransaction(ctx, tid)
+	return t.n.AwaitTransaction(ctx, last)
 }
 
 // enter begins the transaction where it is to be made, unless it is there.
@@ -264,7 +257,6 @@ func (t *transaction) forgetBlobs() {
 type remote struct {
 	link   *link
 	c      *zeo.Client
-	id     int64
 	tid    zodb.Tid
 	origin zodb.Observer
 	gone   sync.Once
@@ -278,8 +270,8 @@ func (l *link) begin(ctx context.Context, meta zodb.TxnMeta, tid zodb.Tid, origi
 	if err != nil {
 		return nil, err
 	}
-	r := &remote{link: l, c: c, id: txnID, tid: tid, origin: origin}
-	if err := c.TpcBeginWith(r.id, meta, tid); err != nil {
+	r := &remote{link: l, c: c, tid: tid, origin: origin}
+	if err := c.TpcBeginWith(txnID, meta, tid); err != nil {
 		r.drop()
 		return nil, r.lost(err)
 	}
@@ -302,21 +294,21 @@ func (r *remote) drop() { r.gone.Do(func() { r.c.Close(); r.link.done(r.c) }) }
 func (r *remote) back() { r.gone.Do(func() { r.link.done(r.c) }) }
 
 func (r *remote) Store(oid zodb.Oid, serial zodb.Tid, data []byte) error {
-	return r.lost(r.c.Storea(oid, serial, data, r.id))
+	return r.lost(r.c.Storea(oid, serial, data, txnID))
 }
 
 func (r *remote) Delete(oid zodb.Oid, serial zodb.Tid) error {
-	return r.lost(r.c.DeleteObject(oid, serial, r.id))
+	return r.lost(r.c.DeleteObject(oid, serial, txnID))
 }
 
-func (r *remote) Undo(undone zodb.Tid) error { return r.lost(r.c.Undoa(undone, r.id)) }
+func (r *remote) Undo(undone zodb.Tid) error { return r.lost(r.c.Undoa(undone, txnID)) }
 
 func (r *remote) Restore(oid zodb.Oid, data []byte, source zodb.Tid) error {
-	return r.lost(r.c.Restorea(oid, r.tid, data, source, r.id))
+	return r.lost(r.c.Restorea(oid, r.tid, data, source, txnID))
 }
 
 func (r *remote) CheckCurrent(oid zodb.Oid, serial zodb.Tid) error {
-	return r.lost(r.c.CheckCurrent(oid, serial, r.id))
+	return r.lost(r.c.CheckCurrent(oid, serial, txnID))
 }
 
 func (r *remote) StoreBlob(zodb.Oid, zodb.Tid, []byte, zodb.BlobUpload) error {
@@ -324,13 +316,13 @@ func (r *remote) StoreBlob(zodb.Oid, zodb.Tid, []byte, zodb.BlobUpload) error {
 }
 
 func (r *remote) StoreBlobOf(oid zodb.Oid, serial zodb.Tid, data []byte, id [16]byte, size int64) error {
-	return r.lost(r.c.StoreBlobOf(oid, serial, data, id, size, r.id))
+	return r.lost(r.c.StoreBlobOf(oid, serial, data, id, size, txnID))
 }
 
 func (r *remote) Vote(ctx context.Context) (zodb.Ballot, error) {
 	stop := context.AfterFunc(ctx, r.drop)
 	r.link.n.stats.voting.Add(1)
-	undone, conflicts, err := r.c.Vote(r.id)
+	undone, conflicts, err := r.c.Vote(txnID)
 	r.link.n.stats.voting.Add(-1)
 	if !stop() && err != nil {
 		return zodb.Ballot{}, context.Cause(ctx)
@@ -342,7 +334,7 @@ func (r *remote) Vote(ctx context.Context) (zodb.Ballot, error) {
 func (r *remote) Finish(done func(*zodb.Commit, error)) {
 	begun := r.link.n.do(func() {
 		r.link.finishing.RLock()
-		tid, epoch, err := r.c.Finish(r.id)
+		tid, epoch, err := r.c.Finish(txnID)
 		if err == nil {
 			r.link.n.Expect(tid, epoch, r.origin, done)
 		}
@@ -367,7 +359,7 @@ func (r *remote) Sequenced() (zodb.Tid, uint64) { return zodb.NoTid, 0 }
 
 func (r *remote) Abort() {
 	r.link.n.do(func() {
-		if r.c.TpcAbort(r.id) != nil {
+		if r.c.TpcAbort(txnID) != nil {
 			r.drop()
 			return
 		}
