@@ -101,6 +101,10 @@ type Options struct {
 	// NoPackGC has packs keep objects that cannot be reached from the root.
 	NoPackGC bool
 
+	// Unserved says that nobody commits or loads meanwhile, so that packs may keep all
+	// processors busy. Else they leave one to clients.
+	Unserved bool
+
 	// CacheDir is a directory for what was read, in a directory of its own for
 	// each database, of CacheSize bytes at most. Empty for none.
 	CacheDir  string

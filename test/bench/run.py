@@ -331,7 +331,57 @@ def pack(options):
     shutil.rmtree(directory)
 
 
-SECTIONS = {"compare": compare, "slow-bucket": slow_bucket, "blobs": blobs, "undo": undo, "pack": pack}
+def latencies(result, side="server"):
+    figures = result[side]["figures"]["commits"]
+    return figures["p50_ms"], figures["p99_ms"]
+
+
+def beside_row(name, quiet, busy):
+    """What rounds of (median, p99) in quiet and in busy times say of each other."""
+    cells = []
+    for i in 0, 1:
+        before, during = (statistics.median(r[i] for r in rounds) for rounds in (quiet, busy))
+        cells += [ms(before), ms(during), ratio_cells([b[i] / q[i] for q, b in zip(quiet, busy)])]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def beside(options):
+    """Commits beside a pack, and beside flushes and merges."""
+    slow = f"put-if-absent.delay=1:{PUT}ms,put.delay=1:{PUT}ms"
+    print("| 4 clients commit | median without | with | ratio | rounds | p99 without | with | ratio | rounds |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    source = place(options)
+    file = source / "Data.fs"
+    answer_nothing([options.binary, "bench", "data", "--objects", str(5 * options.objects), "--garbage", "--out", str(file)])
+    answer_nothing([options.binary, "import", str(file), str(source / "bucket")])
+    measure = ["--clients", "4", "--duration", f"{options.duration / 4}s"]
+    for name, more in ("a directory", []), (f"puts of {PUT} ms", ["--inject", slow]):
+        quiet, busy = [], []
+        for _ in range(options.rounds):
+            directory = place(options)
+            shutil.copytree(source / "bucket", directory / "bucket")
+            with s3storage(options, directory, *more) as ours:
+                quiet.append(latencies(bench(options, "commit", ours.address, *measure)))
+                with subprocess.Popen([options.binary, "pack", "--server", ours.address]) as packing:
+                    busy.append(latencies(bench(options, "commit", ours.address, *measure)))
+                    if packing.poll() is not None:
+                        sys.exit("the pack was over before the commits beside it: take more objects")
+            shutil.rmtree(directory)
+        beside_row(f"{name}, a pack of {5 * options.objects:,} objects", quiet, busy)
+    for name, more in ("a directory", []), (f"puts of {PUT} ms", ["--inject", slow]):
+        first, second = place(options), place(options)
+        with (s3storage(options, first, *more, "--flush-bytes", "4MiB") as busy,
+              s3storage(options, second, *more, "--flush-bytes", "8GiB", "--flush-objects", "1000000000") as quiet):
+            r = bench(options, "commit", busy.address, "--clients", "4", "--vs", quiet.address)
+        beside_row(f"{name}, flushes of 4 MiB and merges", [latencies(r, "versus")], [latencies(r)])
+
+
+def answer_nothing(command):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+SECTIONS = {"compare": compare, "slow-bucket": slow_bucket, "blobs": blobs, "undo": undo, "pack": pack,
+            "beside": beside}
 
 
 def main():
