@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -376,12 +377,58 @@ def beside(options):
         beside_row(f"{name}, flushes of 4 MiB and merges", [latencies(r, "versus")], [latencies(r)])
 
 
+GET = 20  # ms
+
+
+def nodes(options):
+    """How reads scale with servers that follow, over S3."""
+    directory = place(options)
+    file = directory / "Data.fs"
+    gateway = harness.Gateway(directory)
+    environment = {"AWS_ACCESS_KEY_ID": harness.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": harness.SECRET_KEY}
+    os.environ.update(environment)
+    url = gateway.url("nodes")
+    answer_nothing([options.binary, "bench", "data", "--objects", str(options.objects), "--garbage", "--out", str(file)])
+    answer_nothing([options.binary, "import", str(file), url])
+    slow = f"get.delay=1:{GET}ms,get-range.delay=1:{GET}ms"
+    print(f"| every get takes {GET} ms | 1 follower | 2 followers | 4 followers | loads by the leader |")
+    print("|---|--:|--:|--:|--:|")
+    for name, objects, more in [
+            (f"cold: {options.objects:,} objects, 4 MB of memory for them", options.objects, ["--memory", "4MB"]),
+            ("warm: 5,000 objects", 5_000, [])]:
+        cells, led = [], 0
+        for followers in 1, 2, 4:
+            with contextlib.ExitStack() as running:
+                def serve():
+                    return running.enter_context(s3storage(
+                        options, place(options), "--inject", slow, "--http", "127.0.0.1:0", *more, bucket=url))
+                leader = serve()
+                wait_for("a leader", leader.process, leader.log, lambda: "this node leads" in leader.log.read_text())
+                others = [serve() for _ in range(followers)]
+                clients = [subprocess.Popen(
+                    [options.binary, "bench", "load", "--existing", "--address", other.address, "--working-set",
+                     str(objects), "--clients", "8", "--duration", f"{options.duration}s",
+                     "--warmup", "3s", "--json"], stdout=subprocess.PIPE, text=True) for other in others]
+                rates = [json.loads(c.communicate()[0])["server"]["figures"]["loads"]["per_second"] for c in clients]
+                led += loads(leader)
+            cells.append(sum(rates))
+        print(f"| {name} | " + " | ".join(f"{c:.0f}/s ({c / cells[0]:.2f})" for c in cells) + f" | {led} |", flush=True)
+    gateway.stop()
+
+
+def loads(server):
+    """How many objects a server was asked for."""
+    with urllib.request.urlopen(re.search(r"url=(\S+/metrics)", server.log.read_text())[1]) as metrics:
+        return sum(int(float(line.split()[-1])) for line in metrics.read().decode().splitlines()
+                   if line.startswith("s3storage_loads_total"))
+
+
 def answer_nothing(command):
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 SECTIONS = {"compare": compare, "slow-bucket": slow_bucket, "blobs": blobs, "undo": undo, "pack": pack,
-            "beside": beside}
+            "beside": beside, "nodes": nodes}
 
 
 def main():
