@@ -393,9 +393,9 @@ def nodes(options):
     slow = f"get.delay=1:{GET}ms,get-range.delay=1:{GET}ms"
     print(f"| every get takes {GET} ms | 1 follower | 2 followers | 4 followers | loads by the leader |")
     print("|---|--:|--:|--:|--:|")
-    for name, objects, more in [
-            (f"cold: {options.objects:,} objects, 4 MB of memory for them", options.objects, ["--memory", "4MB"]),
-            ("warm: 5,000 objects", 5_000, [])]:
+    for name, objects, warm, more in [
+            (f"cold: {options.objects:,} objects, 4 MB of memory for them", options.objects, 1, ["--memory", "4MB"]),
+            ("warm: 2,000 objects", 2_000, 15, [])]:
         cells, led = [], 0
         for followers in 1, 2, 4:
             with contextlib.ExitStack() as running:
@@ -408,7 +408,7 @@ def nodes(options):
                 clients = [subprocess.Popen(
                     [options.binary, "bench", "load", "--existing", "--address", other.address, "--working-set",
                      str(objects), "--clients", "8", "--duration", f"{options.duration}s",
-                     "--warmup", "3s", "--json"], stdout=subprocess.PIPE, text=True) for other in others]
+                     "--warmup", f"{warm}s", "--json"], stdout=subprocess.PIPE, text=True) for other in others]
                 rates = [json.loads(c.communicate()[0])["server"]["figures"]["loads"]["per_second"] for c in clients]
                 led += loads(leader)
             cells.append(sum(rates))
