@@ -106,6 +106,11 @@ type Options struct {
 	// processors busy. Else they leave one to clients.
 	Unserved bool
 
+	// PackPart is how many bytes of segments a pack has to have written anew before the
+	// log is told, so that the next pack can go on from there if this one is ended.
+	// Default 1 GiB; in a large database it is more.
+	PackPart int64
+
 	// CacheDir is a directory for what was read, in a directory of its own for
 	// each database, of CacheSize bytes at most. Empty for none.
 	CacheDir  string
@@ -296,6 +301,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.MaxUnflushed == 0 {
 		o.MaxUnflushed = max(256<<20, 16*o.FlushBytes)
+	}
+	if o.PackPart == 0 {
+		o.PackPart = 1 << 30
 	}
 	if o.SweepAfter == 0 {
 		o.SweepAfter = 10 * time.Minute
