@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -101,65 +101,65 @@ func copyOf(t *testing.T, from bucket.Bucket) *watched {
 	return &watched{Bucket: to}
 }
 
-const scatteredPairs = 8
+const scatteredPairs = 12
 
 // scattered makes a database of segments of which every other one loses a part of its
 // records, or all of them, by a pack to the second of the transactions that it
-// returns, and those of the first half by a pack to the first one.
-func scattered(t *testing.T, size func(pair int) int) (b bucket.Bucket, half, whole zodb.Tid) {
+// returns, and those of the first half by a pack to the first one. stay says how many
+// records stay in those of a pair.
+func scattered(t *testing.T, stay func(pair int) int) (b bucket.Bucket, half, whole zodb.Tid) {
 	t.Helper()
 	b = bucket.NewMemory()
 	e := openEngine(t, b)
-	random := rand.New(rand.NewSource(1))
-	filler := func(n int) string {
-		data := make([]byte, n)
-		for i := range data {
-			data[i] = ' ' + byte(random.Intn(90))
-		}
-		return string(data)
-	}
 	flush := func() {
 		if err := e.Flush(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
+	random := rand.New(rand.NewPCG(1, 2))
 	var refs []zodb.Oid
-	for i := range zodb.Oid(scatteredPairs) {
-		refs = append(refs, 1+i, 100+i, 200+i)
+	for oid := zodb.Oid(1); oid <= scatteredPairs+1; oid++ {
+		refs = append(refs, oid)
 	}
-	refs = append(refs, 300)
-	commit(t, e, stored{0, 0, record("root", refs...)})
-	flush()
-	var serials []zodb.Tid
-	for i := range scatteredPairs {
-		old := []stored{{1 + zodb.Oid(i), 0, record("old" + filler(size(i)))}}
-		if i%4 != 3 {
-			old = append(old, stored{100 + zodb.Oid(i), 0, record("stays" + filler(size(i)))})
+	stays := func(n int) (all []stored) {
+		for range n {
+			text := make([]byte, 200)
+			for i := range text {
+				text[i] = byte(random.Uint32())
+			}
+			oid := zodb.Oid(len(refs) + 1)
+			refs = append(refs, oid)
+			all = append(all, stored{oid, 0, record(string(text))})
 		}
-		serials = append(serials, commit(t, e, old...))
-		flush()
-		commit(t, e, stored{200 + zodb.Oid(i), 0, record("alone" + filler(size(i)))})
-		flush()
+		return all
 	}
-	storeBlob(t, e, 300, 0, record("blob"), "content")
-	var changes [2][]stored
+	serial := commit(t, e, stored{0, 0, record("root", refs...)})
+	flush()
+	storeBlob(t, e, scatteredPairs+1, 0, record("blob"), "content")
+	flush()
+	var old []stored
 	for i := range scatteredPairs {
-		n := 2 * i / scatteredPairs
-		changes[n] = append(changes[n], stored{1 + zodb.Oid(i), serials[i], record(fmt.Sprint("new ", i))})
+		oid := zodb.Oid(1 + i)
+		tid := commit(t, e, append(stays(stay(i)), stored{oid, 0, record("old")})...)
+		old = append(old, stored{oid, tid, record(fmt.Sprint("new ", i))})
+		flush()
+		commit(t, e, stays(max(stay(i), 1))...)
+		flush()
 	}
-	half = commit(t, e, changes[0]...)
-	whole = commit(t, e, changes[1]...)
+	half = commit(t, e, old[:scatteredPairs/2]...)
+	whole = commit(t, e, append(old[scatteredPairs/2:], stored{0, serial, record("root", refs...)})...)
 	flush()
 	closeEngine(t, e)
 	return b, half, whole
 }
 
-func tiny(int) int { return 10 }
+// few has a record stay in most segments, and none in some.
+func few(pair int) int { return min(pair%4, 1) }
 
 // What a pack that was ended has written is not written again by the next one, and the
 // database is what it would be if there had been one pack.
 func TestAPackGoesOnWhereOneBeforeWasEnded(t *testing.T) {
-	from, half, whole := scattered(t, tiny)
+	from, half, whole := scattered(t, few)
 	nothing := func(t *testing.T, e *Engine, b *watched) *Engine { return e }
 	restart := func(t *testing.T, e *Engine, b *watched) *Engine {
 		closeEngine(t, e)
@@ -175,7 +175,7 @@ func TestAPackGoesOnWhereOneBeforeWasEnded(t *testing.T) {
 		{"at once", whole, whole, 3, nothing, 3},
 		{"after a restart", whole, whole, 3, restart, 3},
 		{"to a later time", half, whole, 2, nothing, 2},
-		{"to an earlier time", whole, half, 3, restart, 3},
+		{"to an earlier time", whole, half, 3, restart, 2}, // without the root
 		{"after a sweep", whole, whole, 3, func(t *testing.T, e *Engine, b *watched) *Engine {
 			e = restart(t, e, b)
 			if err := e.sweep(t.Context()); err != nil {
@@ -209,6 +209,7 @@ func TestAPackGoesOnWhereOneBeforeWasEnded(t *testing.T) {
 				e = c.between(t, e, b)
 				wantNoDamage(t, b)
 
+				synctest.Wait() // for what is deleted in the background
 				undisturbed := copyOf(t, b)
 				u := openEngine(t, undisturbed)
 				let, err := u.hold(t.Context())
@@ -258,4 +259,211 @@ func contents(b *base.Base) (all []string) {
 		all = append(all, fmt.Sprint(s.First, s.Last, s.Txns, s.Records, s.DataBytes))
 	}
 	return all
+}
+
+// filesOf returns the names of what rewrites of the present base became.
+func filesOf(e *Engine) (all []string) {
+	for _, s := range e.state.view.Rewritten() {
+		all = append(all, s.ID.Name())
+	}
+	return all
+}
+
+// wantGone complains of files that are still there.
+func wantGone(t *testing.T, b bucket.Bucket, files []string) {
+	t.Helper()
+	if len(files) == 0 {
+		t.Error("there are no files that could be gone")
+	}
+	there := listed(t, b, segment.Prefix)
+	for _, name := range files {
+		if slices.Contains(there, name) {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
+// rewriteOne does what a pack does with one segment, of which it drops something.
+func rewriteOne(t *testing.T, e *Engine, p *packPlan, i int, gone ...segment.Key) (file string) {
+	t.Helper()
+	r := &rewriting{v: p.v, first: i, end: i + 1, size: 1, gone: gone}
+	r.what = r.hash()
+	var err error
+	r.result, err = e.writeSegment(t.Context(), 1, 0, func(w *segment.Writer) error { return r.fill(t.Context(), w) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = r.result.ID.Name()
+	defer e.uploads.remove(file)
+	part := &packPart{finished: make(chan *rewriting, 1)}
+	part.finished <- r
+	if err := e.adoptPart(t.Context(), e.reign(), p, part); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestAMergeLetsGoOfWhatAnEndedPackHasMadeOfItsFiles(t *testing.T) {
+	const large = 500
+	from, _, whole := scattered(t, func(pair int) int {
+		if pair == 0 {
+			return large
+		}
+		return 1
+	})
+	synctest.Test(t, func(t *testing.T) {
+		b := copyOf(t, from)
+		e := openEngine(t, b)
+		p := planOf(t, e, whole)
+		of := func(i int, k uint32) string {
+			return rewriteOne(t, e, p, i, segment.Key{Tid: p.v.Segments[i].First, K: k})
+		}
+		kept, gone := of(2, large), of(4, 1) // those before are the root and the blob
+		if err := e.merge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if files := filesOf(e); !slices.Equal(files, []string{kept}) || len(e.state.view.Segments) >= len(p.v.Segments) {
+			t.Fatalf("%v are listed, not %s; there are %d segments, %d before", files, kept, len(e.state.view.Segments), len(p.v.Segments))
+		}
+		checkClean(t, e)
+		wantNoDamage(t, b)
+		wantGone(t, b, []string{gone})
+		if err := e.Pack(t.Context(), whole); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(e.state.view.Segments, func(s base.Segment) bool { return s.ID.Name() == kept }) {
+			t.Errorf("%s was not used", kept)
+		}
+		checkClean(t, e)
+		wantNoDamage(t, b)
+	})
+}
+
+// A snapshot keeps the base, but not what a pack had written by then; so a restore
+// must not bring it back.
+func TestARestoreLetsGoOfWhatAnEndedPackHasWritten(t *testing.T) {
+	from, _, whole := scattered(t, few)
+	synctest.Test(t, func(t *testing.T) {
+		b := copyOf(t, from)
+		e := openEngine(t, b, inParts)
+		packPartly(t, e, b, whole, 3)
+		if err := e.Snapshot(t.Context(), "between"); err != nil {
+			t.Fatal(err)
+		}
+		files := filesOf(e)
+		if _, err := e.Restore(t.Context(), Moment{Snapshot: "between"}); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(e.state.view.Rewrites); n > 0 {
+			t.Errorf("%d rewrites came back", n)
+		}
+		checkClean(t, e)
+		wantNoDamage(t, b)
+		wantGone(t, b, files)
+		if err := e.Pack(t.Context(), whole); err != nil {
+			t.Fatal(err)
+		}
+		wantNoDamage(t, b)
+	})
+}
+
+func TestABranchHasNoPartInAPackOfItsParentThatWasEnded(t *testing.T) {
+	from, _, whole := scattered(t, few)
+	synctest.Test(t, func(t *testing.T) {
+		b := copyOf(t, from)
+		e := openEngine(t, b, inParts)
+		packPartly(t, e, b, whole, 3)
+		find := func(o *Options) {
+			o.OpenBucket = func(context.Context, string) (bucket.Bucket, error) { return b, nil }
+		}
+		to := &watched{Bucket: bucket.NewMemory()}
+		if _, err := e.Branch(t.Context(), Now, to, "parent"); err != nil {
+			t.Fatal(err)
+		}
+		branch := openEngine(t, to, find, inParts)
+		want := view(t, branch)
+		if n := len(branch.state.view.Rewrites); n > 0 {
+			t.Errorf("the branch has %d rewrites", n)
+		}
+		if err := e.Pack(t.Context(), whole); err != nil {
+			t.Fatal(err)
+		}
+		checkClean(t, e)
+		if got := view(t, branch); got != want {
+			t.Errorf("after a pack of the parent there is\n%s\ninstead of\n%s", got, want)
+		}
+		// A pack of the branch goes on like any other: its rewrites are of files
+		// elsewhere.
+		packPartly(t, branch, to, whole, 3)
+		to.written()
+		if err := branch.Pack(t.Context(), whole); err != nil {
+			t.Fatal(err)
+		}
+		if n := to.written(); n > scatteredPairs+1-3 { // with the root
+			t.Errorf("%d segments were written anew", n)
+		}
+		if got, want := view(t, branch), view(t, e); got != want {
+			t.Errorf("after its pack the branch has\n%s\nits parent\n%s", got, want)
+		}
+	})
+}
+
+func TestAPackWithoutPartsToTellMakesNoMorePuts(t *testing.T) {
+	from, _, whole := scattered(t, few)
+	synctest.Test(t, func(t *testing.T) {
+		e := openEngine(t, copyOf(t, from))
+		before := e.state.view.Number
+		if err := e.Pack(t.Context(), whole); err != nil {
+			t.Fatal(err)
+		}
+		if n := e.state.view.Number - before; n != 1 {
+			t.Errorf("%d bases were adopted", n)
+		}
+	})
+}
+
+func TestAPackWritesAnewWhatIsMissingOfOneBefore(t *testing.T) {
+	from, _, whole := scattered(t, few)
+	for name, spoil := range map[string]func(b bucket.Bucket, file string) error{
+		"gone":      func(b bucket.Bucket, file string) error { return b.Delete(t.Context(), file) },
+		"cut short": func(b bucket.Bucket, file string) error { return b.Put(t.Context(), file, []byte("short")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := copyOf(t, from)
+				e := openEngine(t, b, inParts)
+				packPartly(t, e, b, whole, 3)
+				file := filesOf(e)[0]
+				if err := spoil(b, file); err != nil {
+					t.Fatal(err)
+				}
+				if r := fullCheck(t, b); !reports(r.Damage, file) {
+					t.Errorf("the check did not find that %s is %s", file, name)
+				}
+				if err := e.Pack(t.Context(), whole); err != nil {
+					t.Fatal(err)
+				}
+				checkClean(t, e)
+				wantNoDamage(t, b)
+			})
+		})
+	}
+}
+
+// Of what two packs have made of one segment the newer one stays.
+func TestAPackThatMakesSomethingElseReplacesWhatOneBeforeHasWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := bucket.NewMemory()
+		e := openEngine(t, b)
+		tid := commit(t, e, stored{0, 0, record("root")}, stored{1, 0, record("one")}, stored{2, 0, record("two")})
+		p := planOf(t, e, tid)
+		first := rewriteOne(t, e, p, 0, segment.Key{Tid: tid, K: 1})
+		second := rewriteOne(t, e, p, 0, segment.Key{Tid: tid, K: 2})
+		if files := filesOf(e); !slices.Equal(files, []string{second}) {
+			t.Errorf("%v are listed, not %s", files, second)
+		}
+		checkClean(t, e)
+		wantNoDamage(t, b)
+		wantGone(t, b, []string{first})
+	})
 }
