@@ -28,7 +28,7 @@ type watched struct {
 	bucket.Bucket
 	mu struct {
 		sync.Mutex
-		segments    []string
+		segments    int // that were put
 		checkpoints int // that are still to come
 		stop        func()
 	}
@@ -36,12 +36,22 @@ type watched struct {
 
 func (b *watched) PutStream(ctx context.Context, name string, r io.Reader) error {
 	err := b.Bucket.PutStream(ctx, name, r)
-	if err == nil && strings.HasPrefix(name, segment.Prefix) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		b.mu.segments = append(b.mu.segments, name)
-	}
+	b.count(name, err)
 	return err
+}
+
+func (b *watched) Put(ctx context.Context, name string, data []byte) error {
+	err := b.Bucket.Put(ctx, name, data)
+	b.count(name, err)
+	return err
+}
+
+func (b *watched) count(name string, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err == nil && strings.HasPrefix(name, segment.Prefix) {
+		b.mu.segments++
+	}
 }
 
 func (b *watched) PutIfAbsent(ctx context.Context, name string, data []byte) error {
@@ -60,8 +70,8 @@ func (b *watched) PutIfAbsent(ctx context.Context, name string, data []byte) err
 func (b *watched) written() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := len(b.mu.segments)
-	b.mu.segments = nil
+	n := b.mu.segments
+	b.mu.segments = 0
 	return n
 }
 
@@ -466,4 +476,71 @@ func TestAPackThatMakesSomethingElseReplacesWhatOneBeforeHasWritten(t *testing.T
 		wantNoDamage(t, b)
 		wantGone(t, b, []string{first})
 	})
+}
+
+// Packs in parts that die at any write, and are begun again, each time by another
+// process.
+func TestACrashOfAPackInPartsAtAnyWriteLosesNothing(t *testing.T) {
+	const immortal = 1 << 30
+	from, _, whole := scattered(t, few)
+	var before, after string
+	writes, segments := 0, 0
+	synctest.Test(t, func(t *testing.T) {
+		b := copyOf(t, from)
+		l, err := live(b, immortal, inParts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before = view(t, l.Engine)
+		if err := l.Pack(l.ctx, whole); err != nil {
+			t.Fatal(err)
+		}
+		checkClean(t, l.Engine)
+		after, writes, segments = view(t, l.Engine), l.b.mu.written, b.written()
+		l.die()
+	})
+	t.Logf("%d writes, %d of them segments", writes, segments)
+	for n := range writes {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := copyOf(t, from)
+				if l, err := live(b, n, inParts); err == nil {
+					_ = l.Pack(l.ctx, whole)
+					synctest.Wait()
+					l.die()
+				}
+				// The next one sweeps, and may die, too.
+				if l, err := live(b, n/2, inParts); err == nil {
+					if l.sweep(l.ctx) == nil {
+						_ = l.Pack(l.ctx, whole)
+						synctest.Wait()
+					}
+					l.die()
+				}
+				l, err := live(b, immortal, inParts)
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantNoDamage(t, b)
+				if got := view(t, l.Engine); got != before && got != after {
+					t.Errorf("there is\n%s\ninstead of\n%sor\n%s", got, before, after)
+				}
+				checkClean(t, l.Engine)
+				b.written()
+				done := len(l.state.view.Rewrites)
+				if err := l.Pack(l.ctx, whole); err != nil {
+					t.Fatal(err)
+				}
+				if left := b.written(); left > segments-done {
+					t.Errorf("%d segments of %d were written, of which %d had been done", left, segments, done)
+				}
+				if got := view(t, l.Engine); got != after {
+					t.Errorf("after the pack there is\n%s\ninstead of\n%s", got, after)
+				}
+				checkClean(t, l.Engine)
+				wantNoDamage(t, b)
+				l.die()
+			})
+		})
+	}
 }
