@@ -17,7 +17,7 @@ import (
 type Rewrite struct {
 	What [sha256.Size]byte // of what was to be made of the segments: for packs to compare
 	Of   []segment.ID      // the segments, at least one
-	Into Segment           // what they became, in this bucket; it has no transactions, and is no file, if nothing was left
+	Into Segment           // what they became, in this bucket; the zero value if nothing was left
 }
 
 func (w *Rewrite) append(out []byte) []byte {
@@ -63,6 +63,14 @@ func (b *Base) Rewritten() (all []Segment) {
 		}
 	}
 	return all
+}
+
+// RewrittenBytes returns how much space they take up.
+func (b *Base) RewrittenBytes() (n int64) {
+	for i := range b.Rewrites {
+		n += b.Rewrites[i].Into.Size
+	}
+	return n
 }
 
 // DropRewrites forgets those of any of the segments.

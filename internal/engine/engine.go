@@ -44,6 +44,8 @@
 //     refers to an object that it drops.
 //   - Between the vote of a transaction that shares data with an older revision
 //     and its settling, no pack drops that revision: it is pinned.
+//   - A pack takes over what one before has written only if the base lists it. What a
+//     base lists no more, no later one lists again.
 //   - Files, payload objects and blobs that the newest base no longer needs are
 //     deleted when a grace period is over, and never those of a snapshot's base.
 //     Until then loads still find what packs dropped.

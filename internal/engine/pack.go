@@ -65,13 +65,9 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped, error) {
 // what would be dropped.
 func (e *Engine) packView(ctx context.Context, reign int, v *base.View, tid zodb.Tid) (d dropped, done bool, err error) {
 	progress := &progress{log: e.opts.Logger.With("bucket", e.bucket.Properties().Location)}
-	if written := v.Rewritten(); len(v.Rewrites) > 0 {
-		bytes := int64(0)
-		for i := range written {
-			bytes += written[i].Size
-		}
-		progress.log.Info("a pack that was ended has written a part of the segments; what is still right of it is not written again",
-			"segments", len(written), "bytes", bytes)
+	if n := len(v.Rewrites); n > 0 {
+		progress.log.Info("going on with a pack that was ended: what it has written is used where this one would write the same",
+			"segments", n, "bytes", v.RewrittenBytes())
 	}
 	p, err := newPlan(ctx, v, nothing, tid, !e.opts.NoPackGC, progress)
 	if err != nil {

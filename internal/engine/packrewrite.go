@@ -213,7 +213,10 @@ func (e *Engine) adoptPart(ctx context.Context, reign int, p *packPlan, part *pa
 	}
 	for _, r := range part.ready {
 		b.DropRewrites(r.segments())
-		rewrite := base.Rewrite{What: r.what, Into: r.result}
+		rewrite := base.Rewrite{What: r.what}
+		if r.result.Txns > 0 {
+			rewrite.Into = r.result
+		}
 		for _, s := range r.segments() {
 			rewrite.Of = append(rewrite.Of, s.ID)
 		}

@@ -478,6 +478,70 @@ func TestAPackThatMakesSomethingElseReplacesWhatOneBeforeHasWritten(t *testing.T
 	})
 }
 
+// Of three neighbours that all lose something, one was rewritten before.
+func TestAPackUsesWhatWasWrittenBeforeIfTheSameIsDropped(t *testing.T) {
+	for _, same := range []bool{true, false} {
+		t.Run(fmt.Sprint(same), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := bucket.NewMemory()
+				e := openEngine(t, b)
+				commit(t, e, stored{0, 0, record("root", 1, 2, 3, 4, 5, 6)})
+				var changes []stored
+				for oid := zodb.Oid(1); oid < 7; oid += 2 {
+					tid := commit(t, e, stored{oid, 0, record("one")}, stored{oid + 1, 0, record("another")})
+					changes = append(changes, stored{oid, tid, record("one again")})
+					if err := e.Flush(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				tid := changes[1].serial
+				p := planOf(t, e, commit(t, e, changes...))
+				gone := segment.Key{Tid: tid, K: 0}
+				if !same {
+					gone.K = 1
+				}
+				before := rewriteOne(t, e, p, 1, gone)
+				if err := e.Pack(t.Context(), zodb.MaxTid); err != nil {
+					t.Fatal(err)
+				}
+				if used := slices.Contains(names(e.state.view.Base), before); used != same {
+					t.Errorf("it was used: %v", used)
+				}
+				for oid, want := range map[zodb.Oid]string{3: record("one again"), 4: record("another")} {
+					if rev := load(t, e, oid); string(rev.Data) != want {
+						t.Errorf("%s is %q", oid, rev.Data)
+					}
+				}
+				checkClean(t, e)
+				wantNoDamage(t, b)
+			})
+		})
+	}
+}
+
+// Whoever has led meanwhile may have let go of what a pack takes over, and knows nothing
+// of what it writes.
+func TestAPackTellsTheLogOfNoPartWhenAnotherServerHasLedMeanwhile(t *testing.T) {
+	from, _, whole := scattered(t, few)
+	synctest.Test(t, func(t *testing.T) {
+		b := copyOf(t, from)
+		first := openEngine(t, b)
+		p, reign := planOf(t, first, whole), first.reign()
+		second := openEngine(t, b)
+		closeEngine(t, second)
+		if err := first.Lead(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		part := &packPart{ready: []*rewriting{{v: p.v, end: 1}}}
+		if err := first.adoptPart(t.Context(), reign, p, part); !errors.Is(err, zodb.ErrNotCommitted) {
+			t.Error(err)
+		}
+		if n := len(first.state.view.Rewrites); n > 0 {
+			t.Errorf("there are %d rewrites", n)
+		}
+	})
+}
+
 // Packs in parts that die at any write, and are begun again, each time by another
 // process.
 func TestACrashOfAPackInPartsAtAnyWriteLosesNothing(t *testing.T) {
