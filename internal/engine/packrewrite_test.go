@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"s3storage/internal/base"
 	"s3storage/internal/bucket"
+	"s3storage/internal/check"
 	"s3storage/internal/segment"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
@@ -458,6 +460,45 @@ func TestAPackWritesAnewWhatIsMissingOfOneBefore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While a base lists it, and as long as it is there after that.
+func TestCheckReadsWhatAnEndedPackHasWritten(t *testing.T) {
+	from, _, whole := scattered(t, few)
+	synctest.Test(t, func(t *testing.T) {
+		b := copyOf(t, from)
+		e := openEngine(t, b, inParts, keep)
+		packPartly(t, e, b, whole, 3)
+		file := filesOf(e)[0]
+		good, err := b.Get(t.Context(), file, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, listed := range []bool{true, false} {
+			for _, quick := range []bool{true, false} {
+				bad := bytes.Clone(good)
+				bad[len(bad)-1] ^= 1 // in the footer
+				if !quick {
+					bad[len(bad)-1] ^= 1
+					bad[len(bad)/3] ^= 1
+				}
+				if err := b.Put(t.Context(), file, bad); err != nil {
+					t.Fatal(err)
+				}
+				r, err := check.Run(t.Context(), b, check.Options{Full: !quick || !listed})
+				if err != nil || !reports(r.Damage, file) {
+					t.Errorf("listed %v, quick %v: %+v, %v", listed, quick, r, err)
+				}
+			}
+			if err := b.Put(t.Context(), file, good); err != nil {
+				t.Fatal(err)
+			}
+			wantNoDamage(t, b)
+			if _, err := e.Restore(t.Context(), Now); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 // Of what two packs have made of one segment the newer one stays.
