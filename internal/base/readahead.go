@@ -10,12 +10,18 @@ import (
 // memory.
 func (v *View) ReadDirectories(ctx context.Context, limit uint64) error {
 	for _, t := range v.tables {
+		if err := ctx.Err(); err != nil { // else what was begun goes on
+			return err
+		}
 		if _, err := v.r.leaves(ctx, t); err != nil {
 			return err
 		}
 	}
 	used := uint64(0)
 	for _, s := range slices.Backward(v.segs) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		dir, err := v.r.directory(ctx, s)
 		if err != nil {
 			return err

@@ -343,6 +343,8 @@ func newEngine(b bucket.Bucket, f *txlog.Format, opts Options) (*Engine, error) 
 // finished are in the log, and ends all writing.
 func (e *Engine) Close(ctx context.Context) error {
 	if e.log == nil {
+		e.janitor.end()
+		e.janitor.wg.Wait()
 		return e.disk.Close()
 	}
 	e.endWrites(fmt.Errorf("%w: %w", zodb.ErrReadOnly, zodb.ErrClosed))

@@ -1,8 +1,11 @@
 package engine
 
 import (
+	"context"
+	"log/slog"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"s3storage/internal/bucket"
 	"s3storage/internal/zodb"
@@ -39,6 +42,35 @@ func TestDirectoriesAreReadBeforeALoadNeedsThem(t *testing.T) {
 				t.Errorf("directories were read ahead: %t, and the first loads take %d requests, not %d", readAhead, n, want)
 			}
 			closeEngine(t, e)
+		}
+	})
+}
+
+// Whoever closes an engine can do with its cache what he likes.
+func TestNothingIsReadAheadWhenAnEngineIsClosed(t *testing.T) {
+	b := bucket.NewMemory()
+	e := openEngine(t, b)
+	for oid := range zodb.Oid(3) {
+		commit(t, e, stored{oid, 0, "state"})
+		if err := e.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeEngine(t, e)
+	var slowReads bucket.Delays
+	slowReads[bucket.KindGetRange] = bucket.Delay{Min: time.Second, Max: time.Second}
+	synctest.Test(t, func(t *testing.T) {
+		for _, open := range []func(context.Context, bucket.Bucket, Options) (*Engine, error){OpenReadOnly, Open} {
+			slow := bucket.Observe(bucket.Slow(b, slowReads, 1))
+			e, err := open(t.Context(), slow, Options{Node: t.Name(), Creator: "test", Logger: slog.New(slog.DiscardHandler), ReadDirectories: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := slow.Snapshot()
+			closeEngine(t, e)
+			if n := slow.Snapshot().Sub(before).Kinds[bucket.KindGetRange]; n.InFlight > 0 || n.Count > 1 {
+				t.Errorf("%d reads were done, and %d are under way", n.Count, n.InFlight)
+			}
 		}
 	})
 }
