@@ -37,6 +37,12 @@ func BenchmarkColdLoad(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Logf("opened in %s, %d requests", time.Since(start), requests())
+	entries, size := int64(0), int64(0)
+	for _, t := range e.state.view.Tables {
+		entries, size = entries+t.Entries, size+t.Size
+	}
+	b.Logf("%d segments; %d index tables, %d bytes, %.2f a revision",
+		len(e.state.view.Segments), len(e.state.view.Tables), size, float64(size)/float64(entries))
 	top := int64(e.state.view.MaxOid())
 	n, bytes, three := requests(), read(), 0
 	load := func() {
