@@ -5,11 +5,13 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
 
@@ -19,7 +21,7 @@ import (
 // so there are as many index entries, segments and blocks as such a site has. But each
 // text is one letter again and again, which compresses to next to nothing: so
 // tens of millions of objects fit on a disk. Segments are cut where those of a site are
-// full.
+// full, and are not merged, as full ones are not; tables are.
 func BenchmarkSimulatedImport(b *testing.B) {
 	dir := os.Getenv("BENCH_SIMULATE")
 	if dir == "" {
@@ -49,6 +51,7 @@ func BenchmarkSimulatedImport(b *testing.B) {
 		step        = 15485863 // a prime number: see Site.write
 	)
 	im.perFile = siteSegment
+	e.packing <- struct{}{} // so the engine merges nothing
 	data := make([][]byte, txnRecords)
 	for i := range data {
 		data[i] = append([]byte("\x80\x03cpersistent.mapping\nPersistentMapping\nq\x00.\x80\x03X"), 0, 0, 0, 0)
@@ -71,12 +74,43 @@ func BenchmarkSimulatedImport(b *testing.B) {
 			}
 			records = records[:0]
 		}
-	}
-	if err := im.Flush(b.Context()); err != nil {
-		b.Fatal(err)
+		if n%(importTables*siteSegment) == 0 || n == 2*objects-1 {
+			if err := im.Flush(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			if err := mergeTables(b.Context(), e); err != nil {
+				b.Fatal(err)
+			}
+		}
 	}
 	if err := e.Close(context.Background()); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportMetric(2*float64(objects)/b.Elapsed().Seconds(), "records/s")
+}
+
+func mergeTables(ctx context.Context, e *Engine) error {
+	for {
+		v := e.present()
+		first := tablesToMerge(v.Tables)
+		if first < 0 {
+			return nil
+		}
+		table, err := e.writeTable(ctx, v.Entries(ctx, first))
+		if err != nil {
+			return err
+		}
+		let, err := e.hold(ctx)
+		if err != nil {
+			return err
+		}
+		b := e.successor()
+		b.Tables = append(slices.Clone(v.Tables[:first]), table)
+		_, err = e.adopt(ctx, b, txlog.BaseMerge, nil, nil)
+		let()
+		e.uploads.remove(table.ID.Name())
+		if err != nil {
+			return err
+		}
+	}
 }
