@@ -10,7 +10,7 @@ import (
 )
 
 // A branch of the database in the directory BENCH_DATABASE, into an empty directory: see
-// doc/performance.md. It leaves nothing in the database but what its log says.
+// doc/performance.md. BENCH_DELAY, such as all=30ms, slows both down. It leaves nothing in the database but what its log says.
 func BenchmarkBranch(b *testing.B) {
 	dir := os.Getenv("BENCH_DATABASE")
 	if dir == "" {
@@ -20,7 +20,11 @@ func BenchmarkBranch(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	from := bucket.Observe(d)
+	delays, err := bucket.ParseDelays(os.Getenv("BENCH_DELAY"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	from := bucket.Observe(bucket.Slow(d, delays, 1))
 	e, err := OpenExisting(b.Context(), from, Options{Node: b.Name(), Creator: "test", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
@@ -40,7 +44,7 @@ func BenchmarkBranch(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		to, before := bucket.Observe(d), from.Snapshot()
+		to, before := bucket.Observe(bucket.Slow(d, delays, 1)), from.Snapshot()
 		b.StartTimer()
 		snapshot, err := e.Branch(b.Context(), Moment{}, to, dir)
 		if err != nil {
