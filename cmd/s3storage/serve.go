@@ -267,6 +267,8 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 			OpenBucket:   openFiles,
 			OnMisled:     func() { misled(name) },
 			Logger:       logger.With("storage", name),
+
+			ReadDirectories: true,
 		}
 		db := database{bucket: observed}
 		if c.At != nil {
