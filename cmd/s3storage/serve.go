@@ -95,6 +95,7 @@ const storageName = "1"
 type database struct {
 	storage interface {
 		zodb.Storage
+		Work() engine.Work
 		Close(context.Context) error
 	}
 	node   *node.Node // nil for one that shows the past

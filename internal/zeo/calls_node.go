@@ -300,17 +300,13 @@ type Follower struct {
 
 // Followers returns the nodes that follow a storage.
 func (s *Server) Followers(storage string) (all []Follower) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.mu.conns {
+	s.each(storage, func(c *conn) {
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		if p := c.mu.peer; p != nil && p.follows {
-			if name := c.registered.Load(); name != nil && *name == storage {
-				all = append(all, Follower{p.name, peerName(c.nc), p.applied})
-			}
+			all = append(all, Follower{p.name, peerName(c.nc), p.applied})
 		}
-		c.mu.Unlock()
-	}
+	})
 	slices.SortFunc(all, func(a, b Follower) int {
 		return slices.Compare([]string{a.Name, a.Address}, []string{b.Name, b.Address})
 	})
