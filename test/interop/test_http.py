@@ -79,6 +79,7 @@ def test_a_leader_and_its_follower_are_ready_and_count(watched, open_db):
     assert follower["s3storage_log_epoch" + storage] == leader["s3storage_log_epoch" + storage] >= 1
 
 
+@pytest.mark.skipif(harness.FOLLOWER, reason="the leader there takes the cache's directory")
 def test_caches_count_what_they_have_and_what_they_have_not(watched, open_db, tmp_path):
     arguments = ["--cache-dir", str(tmp_path / "cache"), "--flush-bytes", "1KiB"]
     first, _ = watched(arguments=arguments)
