@@ -323,8 +323,8 @@ func (f *fleet) reluctance() (d time.Duration) {
 }
 
 const (
-	perLed         = 200 * time.Millisecond
-	mostReluctance = time.Second
+	perLed         = 300 * time.Millisecond
+	mostReluctance = 2 * perLed
 )
 
 // advertised returns where other servers reach this one.
