@@ -153,7 +153,7 @@ func TestAVoteThatWaitsForItsBlobIsRefusedAfterAHandOver(t *testing.T) {
 			voted <- err
 		}()
 		synctest.Wait()
-		if err := e.HandOver(t.Context(), time.Second); err != nil {
+		if err := e.HandOver(t.Context(), time.Second, func() {}); err != nil {
 			t.Fatal(err)
 		}
 		for range maxFinishing {

@@ -445,10 +445,9 @@ func (n *Node) Stats() zodb.Stats {
 func (n *Node) HandOver(ctx context.Context) {
 	n.change(func() { n.mu.closing = true })
 	n.cancel()
-	if err := n.Engine.HandOver(ctx, handOverTime); err != nil {
+	if err := n.Engine.HandOver(ctx, handOverTime, n.release); err != nil {
 		n.logger.Warn("handing over did not go to its end", "err", err)
 	}
-	n.release()
 }
 
 // Close ends all work, and lets go of the lease.

@@ -95,6 +95,14 @@ def environment():
     return environment
 
 
+def status(bucket, storage="1"):
+    """The exit status and the output of s3storage status."""
+    done = subprocess.run([BINARY, "status", bucket.url, "--storage", storage],
+                          env=dict(environment(), GORACE="atexit_sleep_ms=0"),
+                          capture_output=True, text=True, timeout=HANG)
+    return done.returncode, done.stdout + done.stderr
+
+
 class Gateway:
     """versitygw over a directory, on loopback."""
 
