@@ -1,25 +1,13 @@
 """What those who run a server see of it by HTTP."""
 
 import re
-import urllib.error
-import urllib.request
 
 import harness
 import pytest
 import wire
-from harness import wait_until
+from harness import get, wait_until
 
 pytestmark = pytest.mark.s3storage
-
-
-def get(address, path):
-    """The status and the text of an answer."""
-    try:
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=harness.HANG) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as e:
-        with e:
-            return e.code, e.read().decode()
 
 
 def metrics(address):
@@ -125,20 +113,6 @@ def test_a_server_for_reading_that_has_lost_its_leader_is_not_ready(watched):
     assert get(address, "/healthz") == (200, "ok\n")
     first.start()
     wait_until("it follows again", lambda: get(address, "/readyz")[0] == 200)
-
-
-def test_the_arguments_and_probes_of_the_manifest_are_right(new_bucket, new_server):
-    manifest = (harness.ROOT / "deploy" / "kubernetes.yaml").read_text()
-    arguments = re.findall(r"^ +- (--\S+)", manifest, re.M)
-    kept = [a for a in arguments if not a.startswith(("--bucket=", "--listen=", "--http=", "--cache-dir="))]
-    assert len(kept) == len(arguments) - 4
-    server = new_server(new_bucket("directory"), arguments=["--http=127.0.0.1:0", "--cache-dir=cache"] + [
-        a.replace("$(POD_IP)", "127.0.0.1") for a in kept])
-    [address] = re.findall(r'"url":"http://(.+?)/metrics"', server.stderr())
-    probes = re.findall(r"httpGet: {path: (\S+),", manifest)
-    assert len(probes) == 3
-    for path in probes:
-        assert get(address, path) == (200, "ok\n")
 
 
 def test_an_address_that_is_taken_is_refused_with_a_reason(new_bucket, new_server, watched):
