@@ -110,3 +110,24 @@ def test_the_manifests_fit_together_and_the_server_takes_their_arguments(new_buc
         asked = container[probe]["httpGet"]
         assert asked["port"] in ports
         assert get(address, asked["path"]) == (200, "ok\n")
+
+
+def test_messages_that_are_explained_are_those_that_the_server_has():
+    text = (harness.ROOT / "doc" / "operations.md").read_text()
+    section = text.split("\n## What the log says\n")[1].split("\n## ")[0]
+    messages = re.findall(r"^\| `(.+?)` \|", section, re.M)
+    assert len(messages) > 10
+    sources = "".join(path.read_text() for top in ("internal", "cmd") for path in (harness.ROOT / top).rglob("*.go")
+                      if not path.name.endswith("_test.go"))
+    assert [message for message in messages if message not in sources] == []
+
+
+def test_links_in_the_document_lead_somewhere():
+    doc = harness.ROOT / "doc" / "operations.md"
+    for target in re.findall(r"\]\(([^)]+)\)", doc.read_text()):
+        path, _, heading = target.partition("#")
+        file = (doc.parent / path).resolve() if path else doc
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
+            assert heading in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, target
