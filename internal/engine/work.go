@@ -11,8 +11,8 @@ import (
 // A Stage is a part of the time that a commit takes.
 type Stage int
 
-// The stages, in the order in which a transaction comes by them. Of those that another
-// node leads for this one, there are only the last two.
+// The stages, in the order in which a transaction comes by them. One that this node
+// passes on to the leader has the last two only.
 const (
 	StageRoom         Stage = iota // a vote waits until what was committed is written out as segments, see MaxUnflushed
 	StageBlobs                     // a vote waits until the blobs of its transaction stand
