@@ -109,7 +109,7 @@ func (c *statusCmd) followers(ctx context.Context, address string) (all []zeo.Fo
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { client.Close() })
 	defer stop()
-	if err := client.Node("s3storage status"); err != nil {
+	if err := client.Node("s3storage status", ""); err != nil {
 		return nil, 0, err
 	}
 	if _, slot, err = client.LogEnd(); err == nil {

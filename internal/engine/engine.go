@@ -213,7 +213,8 @@ type Engine struct {
 		readOnly  error                     // why there are no writes now, if so
 	}
 
-	stats struct {
+	stages stages
+	stats  struct {
 		loads, stores, commits, aborts, conflicts, active atomic.Int64
 	}
 }

@@ -21,6 +21,7 @@ type link struct {
 	control *zeo.Client
 	heard   atomic.Int64 // when it spoke last, in nanoseconds since 1970
 	end     atomic.Uint64
+	turn    atomic.Int64 // how many others had better ask for the lead before this node
 
 	// finishing is shared by those who wait for the leader to take a transaction, and
 	// held while an object of its log is handed on: whoever waits for a
@@ -74,7 +75,7 @@ func (l *link) dial(ctx context.Context, follower zeo.LogFollower) (*zeo.Client,
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { c.Close() })
-	err = c.Node(l.n.opts.Engine.Node)
+	err = c.Node(l.n.opts.Engine.Node, l.n.opts.Engine.Address)
 	if !stop() || err != nil {
 		c.Close()
 		return nil, errors.Join(err, ctx.Err())
@@ -92,8 +93,9 @@ func (l *link) LogObject(slot uint64, data []byte) {
 }
 
 // LogEnd implements zeo.LogFollower.
-func (l *link) LogEnd(_, slot uint64, _ zodb.Tid) {
+func (l *link) LogEnd(_, slot uint64, _ zodb.Tid, turn int) {
 	l.heard.Store(time.Now().UnixNano())
+	l.turn.Store(int64(turn))
 	l.end.Store(max(l.end.Load(), slot))
 	l.n.Log().Reaches(txlog.Slot(slot))
 }
@@ -106,11 +108,10 @@ func (l *link) wait(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
+		case <-l.control.Done():
+			return l.control.Err()
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		}
-		if err := l.control.Err(); err != nil {
-			return err
 		}
 		if quiet := time.Since(time.Unix(0, l.heard.Load())); quiet > silence {
 			return fmt.Errorf("it says nothing any more (for %s)", quiet.Round(time.Millisecond))

@@ -168,6 +168,9 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// Done returns a channel that is closed when the connection is at its end. Err says why.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
 // Err returns why the connection ended, nil while it has not.
 func (c *Client) Err() error {
 	c.mu.Lock()
