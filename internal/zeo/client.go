@@ -63,6 +63,7 @@ type Client struct {
 		err   error // why the connection ended
 		next  int64
 		calls map[int64]chan clientReply
+		idle  []chan clientReply // of calls that have their replies
 		loads map[loadKey]*clientLoad
 		spare *clientLoad
 		blobs map[blobKey]*clientBlob
@@ -241,15 +242,18 @@ func (c *Client) oneWay(name string, args Tuple) error {
 	})
 }
 
-var replyChans = sync.Pool{New: func() any { return make(chan clientReply, 1) }}
-
 // call makes a call and waits for its reply.
 func (c *Client) call(name string, args Tuple) (any, error) {
-	ch := replyChans.Get().(chan clientReply)
 	c.mu.Lock()
 	if err := c.mu.err; err != nil {
 		c.mu.Unlock()
 		return nil, err
+	}
+	var ch chan clientReply
+	if last := len(c.mu.idle) - 1; last >= 0 {
+		ch, c.mu.idle = c.mu.idle[last], c.mu.idle[:last]
+	} else {
+		ch = make(chan clientReply, 1)
 	}
 	c.mu.next++
 	id := c.mu.next
@@ -269,7 +273,9 @@ func (c *Client) call(name string, args Tuple) (any, error) {
 		}
 	}
 	reply := <-ch
-	replyChans.Put(ch)
+	c.mu.Lock()
+	c.mu.idle = append(c.mu.idle, ch)
+	c.mu.Unlock()
 	return reply.value, reply.err
 }
 
