@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,16 +24,15 @@ type link struct {
 	heard   atomic.Int64 // when it spoke last, in nanoseconds since 1970
 	end     atomic.Uint64
 
-	// finishing is shared by those who wait for the leader to take a transaction, and
-	// held while an object of its log is handed on: whoever waits for a
-	// transaction in it has said so by then.
-	finishing sync.RWMutex
-
 	mu struct {
 		sync.Mutex
 		closed bool
 		idle   []*zeo.Client
 		all    map[*zeo.Client]struct{}
+
+		// finishing are those who wait for the leader to take a transaction, each
+		// closed when it has said so to the engine.
+		finishing map[chan struct{}]struct{}
 	}
 }
 
@@ -48,6 +49,7 @@ func (n *Node) connect(ctx context.Context, end txlog.Position) *link {
 	}
 	l := &link{n: n, leader: end.Leader}
 	l.mu.all = make(map[*zeo.Client]struct{})
+	l.mu.finishing = make(map[chan struct{}]struct{})
 	l.heard.Store(time.Now().UnixNano())
 	c, err := l.dial(ctx, l)
 	if err != nil {
@@ -86,9 +88,33 @@ func (l *link) dial(ctx context.Context, follower zeo.LogFollower) (*zeo.Client,
 func (l *link) LogObject(slot uint64, data []byte) {
 	l.heard.Store(time.Now().UnixNano())
 	l.end.Store(max(l.end.Load(), slot+1))
-	l.finishing.Lock()
+	l.awaitFinishing() // whoever waits for a transaction in it has said so by then
 	l.n.Log().Offer(txlog.Slot(slot), data)
-	l.finishing.Unlock()
+}
+
+// beginFinish notes somebody who waits for the leader to take a transaction, until
+// end is called.
+func (l *link) beginFinish() (end func()) {
+	f := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.finishing[f] = struct{}{}
+	return func() {
+		l.mu.Lock()
+		delete(l.mu.finishing, f)
+		l.mu.Unlock()
+		close(f)
+	}
+}
+
+// awaitFinishing waits for those who wait for the leader now.
+func (l *link) awaitFinishing() {
+	l.mu.Lock()
+	now := slices.Collect(maps.Keys(l.mu.finishing))
+	l.mu.Unlock()
+	for _, f := range now {
+		<-f
+	}
 }
 
 // LogEnd implements zeo.LogFollower.

@@ -333,12 +333,12 @@ func (r *remote) Vote(ctx context.Context) (zodb.Ballot, error) {
 // Finish implements zodb.Transaction: the log decides.
 func (r *remote) Finish(done func(*zodb.Commit, error)) {
 	begun := r.link.n.do(func() {
-		r.link.finishing.RLock()
+		end := r.link.beginFinish()
 		tid, epoch, err := r.c.Finish(txnID)
 		if err == nil {
 			r.link.n.Expect(tid, epoch, r.origin, done)
 		}
-		r.link.finishing.RUnlock()
+		end()
 		switch {
 		case err == nil:
 			r.back()
