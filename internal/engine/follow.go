@@ -30,7 +30,7 @@ func (lo *logObserver) Leads(p txlog.Position) {
 	clear(e.state.adopting) // what the log has adopted, it has by now
 	e.state.Unlock()
 	e.oids.mu.Lock()
-	e.oids.next, e.oids.asked, e.oids.batch = max(1, mark), 0, 0 // 0 is the root's
+	e.oids.next, e.oids.asked, e.oids.batch = max(1, mark), mark, 0 // oid 0 is the root's
 	e.oids.mu.Unlock()
 	e.seq.Lock()
 	e.seq.last, e.seq.packs = last, packs
