@@ -242,7 +242,7 @@ func (c *client) commit(t *attempt) {
 	case len(conflicts) > 0:
 		c.w.history.ends(c, t, failed, 0)
 		for _, conflict := range conflicts {
-			c.w.history.conflicts(c, conflict.Oid, conflict.Committed, false)
+			c.w.history.conflicts(c, conflict.Oid, conflict.Committed)
 		}
 	case c.rng.IntN(20) == 0:
 		c.w.history.ends(c, t, failed, 0)

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"s3storage/internal/txlog"
 	"s3storage/internal/zeo"
 	"s3storage/internal/zodb"
 )
@@ -57,19 +59,22 @@ type history struct {
 	mu struct {
 		sync.Mutex
 		problems []string
-		seen     zodb.Tid // the newest transaction that any client knows of
+		seen     zodb.Tid                 // the newest transaction that any client knows of
+		known    map[txlog.Epoch]zodb.Tid // the same of each epoch
 		attempts []*attempt
 		acked    []*attempt
 		looks    []look
 		oids     map[zodb.Oid]string // who was given it
 		objects  []zodb.Oid
-		met      []look // what conflicts were with
+		met      []look     // what conflicts were with
+		gone     []zodb.Oid // objects that transactions relied on, and that did not exist
 		counts   map[string]int
 	}
 }
 
 func newHistory(w *world) *history {
 	h := &history{w: w}
+	h.mu.known = map[txlog.Epoch]zodb.Tid{}
 	h.mu.oids = map[zodb.Oid]string{}
 	h.mu.counts = map[string]int{}
 	return h
@@ -101,29 +106,45 @@ func (h *history) somethingOf(rng *rand.Rand) *attempt {
 	return h.mu.acked[len(h.mu.acked)-1-rng.IntN(min(4, len(h.mu.acked)-1))]
 }
 
-// A registration is begun when the newest transaction that anybody knew of was known.
+// A registration is begun when transactions are known, the newest ones of each epoch.
 type registration struct {
-	known zodb.Tid
-	begun time.Time
+	known  map[txlog.Epoch]zodb.Tid
+	leader reign // as the node believed
 }
 
-func (h *history) registers(*client) registration {
+func (h *history) registers(c *client) registration {
+	leader := h.w.believed(c.at)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return registration{h.mu.seen, time.Now()}
+	return registration{maps.Clone(h.mu.known), leader}
 }
 
 func (h *history) registered(c *client, r registration, tid zodb.Tid) {
-	h.mu.Lock()
-	known := h.mu.seen
-	h.mu.counts["connections"]++
-	h.mu.seen = max(h.mu.seen, tid)
-	h.mu.Unlock()
-	_ = known
-	if tid < r.known {
-		if why := h.w.mayBeBehind(c.at, tid); why != "" {
-			h.problem("%s came to %s and was told that %s is the last transaction, though %s was known before: %s", c.name, c.at.name, tid, r.known, why)
+	h.count("connections")
+	known := zodb.NoTid
+	for _, t := range r.known {
+		known = max(known, t)
+	}
+	if tid < known {
+		why := h.w.mayBeBehind(r.leader, tid, r.known)
+		if why != "" {
+			why = h.w.mayBeBehind(h.w.believed(c.at), tid, r.known)
 		}
+		if why != "" {
+			h.problem("%s came to %s and was told that %s is the last transaction, though %s was known before, and %s", c.name, c.at.name, tid, known, why)
+		}
+		h.count("connections to who did not know yet that another node led")
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.seesLocked(tid)
+}
+
+// seesLocked notes that a client knows of a transaction.
+func (h *history) seesLocked(tid zodb.Tid) {
+	h.mu.seen = max(h.mu.seen, tid)
+	if epoch := h.w.reigns.epoch(tid); tid > h.mu.known[epoch] {
+		h.mu.known[epoch] = tid
 	}
 }
 
@@ -135,7 +156,7 @@ func (h *history) announced(c *client, last, tid zodb.Tid) {
 	if tid <= last {
 		h.problemLocked("%s was told of %s after %s", c.name, tid, last)
 	}
-	h.mu.seen = max(h.mu.seen, tid)
+	h.seesLocked(tid)
 }
 
 func (h *history) read(c *client, oid zodb.Oid, at zodb.Tid, rev zodb.Revision, exists, cached bool) {
@@ -188,7 +209,7 @@ func (h *history) ends(_ *client, t *attempt, o outcome, tid zodb.Tid) {
 	if o != acknowledged {
 		return
 	}
-	h.mu.seen = max(h.mu.seen, tid)
+	h.seesLocked(tid)
 	h.mu.acked = append(h.mu.acked, t)
 	for oid, w := range t.writes {
 		if w.over == zodb.NoTid && len(h.mu.objects) < 40 {
@@ -199,7 +220,7 @@ func (h *history) ends(_ *client, t *attempt, o outcome, tid zodb.Tid) {
 
 // conflicts notes what a client was told that its transaction conflicts with: that it
 // has been told of by then.
-func (h *history) conflicts(c *client, oid zodb.Oid, committed zodb.Tid, _ bool) {
+func (h *history) conflicts(c *client, oid zodb.Oid, committed zodb.Tid) {
 	last := c.snapshot()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -214,11 +235,16 @@ func (h *history) conflicts(c *client, oid zodb.Oid, committed zodb.Tid, _ bool)
 func (h *history) refused(c *client, t *attempt, err error) {
 	var conflict *zodb.ConflictError
 	var read *zodb.ReadConflictError
+	var key *zodb.POSKeyError
 	switch {
 	case errors.As(err, &conflict):
-		h.conflicts(c, conflict.Oid, conflict.Committed, true)
+		h.conflicts(c, conflict.Oid, conflict.Committed)
 	case errors.As(err, &read):
-		h.conflicts(c, read.Oid, read.Committed, true)
+		h.conflicts(c, read.Oid, read.Committed)
+	case errors.As(err, &key) && t.checks[key.Oid] != zodb.NoTid:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.mu.gone = append(h.mu.gone, key.Oid)
 	case t.undo != nil && (errors.As(err, new(*zodb.UndoError)) || errors.As(err, new(*zodb.MultipleUndoErrors))):
 		h.count("undo refused")
 	default:
@@ -308,6 +334,11 @@ func (h *history) judge(log []transaction) []string {
 	for _, m := range h.mu.met {
 		if !slices.ContainsFunc(objects[m.oid], func(r revision) bool { return r.tid == m.at }) {
 			h.problemLocked("%s was told of a conflict with %s of %s, which does not exist", m.who, m.at, m.oid)
+		}
+	}
+	for _, oid := range h.mu.gone {
+		if !slices.ContainsFunc(objects[oid], func(r revision) bool { return r.data == nil }) {
+			h.problemLocked("object %s was said not to exist any more, and always did", oid)
 		}
 	}
 	return h.mu.problems

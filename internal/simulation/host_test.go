@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"s3storage/internal/bucket"
 	"s3storage/internal/buckettest/faults"
 	"s3storage/internal/engine"
 	"s3storage/internal/node"
@@ -29,6 +30,7 @@ type host struct {
 		started int           // how many there were
 		frozen  chan struct{} // closed when it runs again; nil while it runs
 		since   time.Time     // when it was frozen
+		stalled []stall       // when it did not reach the store
 		ahead   time.Duration // of its clock
 	}
 }
@@ -50,7 +52,7 @@ type process struct {
 		conns  map[*conn]struct{} // nil when it is dead
 		silent bool               // its connections break without a word
 
-		found map[string]bool // objects of the log that it has found
+		untold map[string][]time.Time // when calls about objects of the log told nothing
 	}
 }
 
@@ -159,12 +161,21 @@ func (p *process) disowns(c *conn) {
 	}
 }
 
-// asked notes what became of a look at an object of the log.
-func (p *process) asked(name string, _ time.Time, err error) {
-	if err == nil {
+// A stall is a time in which a host does not reach the store.
+type stall struct{ from, to time.Time }
+
+func (h *host) stalls(lasts time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.stalled = append(h.mu.stalled, stall{time.Now(), time.Now().Add(lasts)})
+}
+
+// asked notes that a call about an object of the log told nothing.
+func (p *process) asked(name string, err error) {
+	if err != nil && !errors.Is(err, bucket.ErrNotExist) && !errors.Is(err, bucket.ErrExist) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.mu.found[name] = true
+		p.mu.untold[name] = append(p.mu.untold[name], time.Now())
 	}
 }
 
@@ -191,7 +202,7 @@ func (h *host) start() {
 	dead, p.kill = context.WithCancel(context.Background())
 	p.dead = dead.Done()
 	p.mu.conns = make(map[*conn]struct{})
-	p.mu.found = make(map[string]bool)
+	p.mu.untold = make(map[string][]time.Time)
 	p.listener = h.w.net.listen(p)
 	h.mu.process = p
 	h.mu.started++

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"strings"
 	"time"
 
 	"s3storage/internal/bucket"
@@ -65,6 +64,7 @@ func (v *view) PutIfAbsent(ctx context.Context, name string, data []byte) error 
 	err := v.write(ctx, bucket.KindPutIfAbsent, name, func(ctx context.Context) error {
 		return v.b.PutIfAbsent(ctx, name, data)
 	})
+	v.p.asked(name, err)
 	return v.p.host.w.weak.put(name, err)
 }
 
@@ -87,14 +87,11 @@ func (v *view) Delete(ctx context.Context, name string) error {
 }
 
 func (v *view) Get(ctx context.Context, name string, limit int64) (data []byte, err error) {
-	begun := time.Now()
 	err = v.read(ctx, bucket.KindGet, name, func() error {
 		data, err = v.b.Get(ctx, name, limit)
 		return err
 	})
-	if strings.HasPrefix(name, "log/") {
-		v.p.asked(name, begun, err)
-	}
+	v.p.asked(name, err)
 	return data, err
 }
 

@@ -28,6 +28,7 @@ type world struct {
 	log        io.Writer // of the nodes
 	started    time.Time
 	memory     *bucket.Memory
+	reigns     *reigns
 	net        *network
 	leases     leases
 	hosts      []*host
@@ -123,6 +124,9 @@ func (w *world) latency(from, to string) time.Duration {
 func simulate(t *testing.T, seed uint64, weak weakness, log io.Writer) *world {
 	w := &world{seed: seed, weak: weak, log: log, started: time.Now(), memory: bucket.NewMemory(), ended: make(chan struct{})}
 	w.history = newHistory(w)
+	w.reigns = newReigns(w)
+	late := time.AfterFunc(time.Hour, func() { panic(fmt.Sprintf("the schedule of seed %d does not come to its end", seed)) })
+	defer late.Stop()
 	w.net = &network{w: w}
 	w.net.mu.cuts = map[path]chan struct{}{}
 	w.net.mu.listeners = map[string]*listener{}
@@ -133,7 +137,7 @@ func simulate(t *testing.T, seed uint64, weak weakness, log io.Writer) *world {
 			t.Fatal(err)
 		}
 		config.Seed = w.random("faults", i).Uint64()
-		h := &host{w: w, name: fmt.Sprintf("node%d", i), faults: faults.New(w.memory, config)}
+		h := &host{w: w, name: fmt.Sprintf("node%d", i), faults: faults.New(w.reigns, config)}
 		w.hosts = append(w.hosts, h)
 		h.start()
 	}
@@ -226,6 +230,7 @@ func (w *world) happens(e event) {
 		time.Sleep(e.lasts)
 		h.start()
 	case "freeze":
+		h.stalls(e.lasts)
 		h.freeze()
 		time.Sleep(e.lasts)
 		h.thaw()
@@ -234,6 +239,7 @@ func (w *world) happens(e event) {
 		time.Sleep(e.lasts)
 		w.net.mend(h.name, other.name)
 	case "cut from the store":
+		h.stalls(e.lasts)
 		w.net.cut(h.name, storeName)
 		time.Sleep(e.lasts)
 		w.net.mend(h.name, storeName)
@@ -247,6 +253,7 @@ func (w *world) happens(e event) {
 		for _, c := range w.clients {
 			all = append(all, c.name)
 		}
+		h.stalls(e.lasts)
 		for _, name := range all {
 			w.net.cut(h.name, name)
 		}
@@ -356,10 +363,4 @@ func (w *world) read(t *testing.T) (all []transaction) {
 		}
 		all = append(all, txn)
 	}
-}
-
-// mayBeBehind says why a node must not show an older state than that which is known, or
-// nothing if it may.
-func (w *world) mayBeBehind(h *host, tid zodb.Tid) string {
-	return "no reason"
 }
