@@ -151,6 +151,13 @@ func (e *Engine) AwaitApplied(ctx context.Context, slot uint64) error {
 	})
 }
 
+// AwaitSent implements zodb.Leader.
+func (e *Engine) AwaitSent(ctx context.Context) error {
+	reign := e.reign()
+	sent := e.log.Sent()
+	return e.awaitLead(ctx, reign, func() bool { return e.growingLocked().end.Slot >= sent })
+}
+
 // expected is a transaction that another node has sequenced for a client of this
 // one.
 type expected struct {

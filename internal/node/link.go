@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -71,17 +70,9 @@ func (n *Node) connect(ctx context.Context, end txlog.Position) *link {
 func (l *link) dial(ctx context.Context, follower zeo.LogFollower) (*zeo.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	c, err := l.n.opts.Dial(ctx, l.leader.Address, zeo.ClientOptions{Storage: l.n.opts.Storage, Follower: follower})
-	if err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	err = c.Node(l.n.opts.Engine.Node)
-	if !stop() || err != nil {
-		c.Close()
-		return nil, errors.Join(err, ctx.Err())
-	}
-	return c, nil
+	return l.n.opts.Dial(ctx, l.leader.Address, zeo.ClientOptions{
+		Storage: l.n.opts.Storage, Node: l.n.opts.Engine.Node, Follower: follower,
+	})
 }
 
 // LogObject implements zeo.LogFollower.

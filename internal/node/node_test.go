@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/buckettest/faults"
 	"s3storage/internal/engine"
 	"s3storage/internal/storagetest"
 	"s3storage/internal/txlog"
@@ -210,6 +211,48 @@ func TestNodesSeeOneDatabase(t *testing.T) {
 		if last := other.LastTransaction(); last < serial {
 			t.Fatalf("after %d, %s, the next node is at %s", i, serial, last)
 		}
+	}
+}
+
+// A leader whose put has no answer is the last to know that it stands.
+func TestWhatAFollowerHasReadInTheBucketIsSeenAtTheLeaderToo(t *testing.T) {
+	memory, m := bucket.NewMemory(), newMutex()
+	b := faults.New(memory, faults.Config{})
+	leader := serve(t, b, m.of(), "leader")
+	follower := serve(t, memory, m.of(), "follower")
+	third := serve(t, memory, m.of(), "third")
+	for _, n := range []*served{follower, third} {
+		eventually(t, "it follows", func() bool { return n.Status().Linked })
+	}
+	b.Script(
+		faults.Rule{Kind: bucket.KindPutIfAbsent, Prefix: txlog.Prefix, Fault: faults.Fault{Action: faults.Lost}},
+		faults.Rule{Kind: bucket.KindPutIfAbsent, Prefix: txlog.Prefix, Times: -1, Fault: faults.Fault{Action: faults.Never}},
+	)
+	committed := make(chan error, 1)
+	go func() {
+		_, err := commit(leader, 1, zodb.NoTid, "state")
+		committed <- err
+	}()
+	eventually(t, "the follower sees it", func() bool {
+		follower.Log().Look()
+		return follower.LastTransaction() > 0
+	})
+	seen := follower.LastTransaction()
+	var wg sync.WaitGroup
+	for _, n := range []*served{leader, third} {
+		wg.Go(func() {
+			if err := n.Sync(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if last := n.LastTransaction(); last < seen {
+				t.Errorf("a client that comes from the follower, at %s, finds %s", seen, last)
+			}
+		})
+	}
+	time.AfterFunc(100*time.Millisecond, b.ClearScript) // were it sooner, the mistake might not be seen
+	wg.Wait()
+	if err := <-committed; err != nil {
+		t.Error(err)
 	}
 }
 

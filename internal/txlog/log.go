@@ -109,6 +109,17 @@ func (l *Log) End() Position {
 	return l.endLocked()
 }
 
+// Sent returns the slot behind the newest object that this node has begun to put as
+// leader: all before it may be part of the log, though it is not known yet.
+func (l *Log) Sent() Slot {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.leader != nil && !l.mu.lost {
+		return l.mu.leader.next.Slot
+	}
+	return l.mu.end.Slot
+}
+
 func (l *Log) endLocked() Position {
 	if l.mu.leader != nil && !l.mu.lost {
 		return l.mu.leader.End()

@@ -25,6 +25,10 @@ type ClientOptions struct {
 	Encoding Encoding // 0 takes what the server offers
 	MaxFrame int      // 0 stands for DefaultMaxFrame
 
+	// Node, if set, is the name, for people, of the node whose connection this is. It
+	// fails where the other end does not lead, and is not told of transactions.
+	Node string
+
 	// OnInvalidate, if set, is told of the transactions of others, in the
 	// goroutine that reads the connection. Without it, invalidations are
 	// counted and their objects never decoded.
@@ -125,7 +129,11 @@ func NewClient(conn net.Conn, options ClientOptions) (*Client, error) {
 	c.mu.loads = map[loadKey]*clientLoad{}
 	go c.read(r)
 
-	tid, err := tidOf(c.call("register", Tuple{options.Storage, options.ReadOnly}))
+	register, args := "register", Tuple{options.Storage, options.ReadOnly}
+	if options.Node != "" {
+		register, args = "s3_register", Tuple{options.Storage, options.Node}
+	}
+	tid, err := tidOf(c.call(register, args))
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("register storage %q: %w", options.Storage, err)
