@@ -202,7 +202,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	for {
 		s := c.in
 		s.mu.Lock()
-		changed, deadline := s.mu.changed, s.mu.deadline
+		changed, deadline, broken := s.mu.changed, s.mu.deadline, s.mu.broken
 		now := time.Now()
 		until := time.Time{}
 		var blocked <-chan struct{}
@@ -213,9 +213,9 @@ func (c *conn) Read(p []byte) (int, error) {
 			}
 		}
 		switch {
-		case s.mu.broken != nil:
+		case broken != nil:
 			s.mu.Unlock()
-			return 0, s.mu.broken
+			return 0, broken
 		case len(s.mu.chunks) > 0 && blocked == nil && !now.Before(until):
 			if s.mu.chunks[0].data == nil {
 				s.mu.Unlock()

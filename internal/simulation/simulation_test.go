@@ -21,6 +21,7 @@ var (
 const workers = 2
 
 func TestClientsSeeOneOrderInAnySchedule(t *testing.T) {
+	format() // not in virtual time
 	seeds := make(chan uint64)
 	log := io.Discard
 	if *simSeed != 0 {

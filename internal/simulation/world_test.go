@@ -15,6 +15,7 @@ import (
 	"s3storage/internal/bucket"
 	"s3storage/internal/buckettest/faults"
 	"s3storage/internal/engine"
+	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
 
@@ -41,7 +42,8 @@ type world struct {
 
 // A plan is what a seed says before anything happens.
 type plan struct {
-	hosts, clients int // of each host
+	hosts, clients int  // of each host
+	empty          bool // the nodes have to make the database
 	length         time.Duration
 	think          time.Duration // at most, between transactions
 	size           int           // of data, at most
@@ -75,7 +77,8 @@ func (w *world) makePlan() {
 	rng := w.random("plan")
 	p := plan{
 		hosts: pick(rng, 2, 2, 3), clients: pick(rng, 1, 1, 2),
-		length:       time.Duration(4+rng.IntN(16)) * time.Second,
+		length:       time.Duration(2+rng.IntN(10)) * time.Second,
+		empty:        rng.IntN(10) == 0,
 		think:        pick(rng, 100*time.Millisecond, 300*time.Millisecond, time.Second),
 		size:         pick(rng, 10, 300, 3000),
 		latency:      pick(rng, time.Millisecond, 5*time.Millisecond, 50*time.Millisecond),
@@ -130,7 +133,11 @@ func simulate(t *testing.T, seed uint64, weak weakness, log io.Writer) *world {
 	w.net = &network{w: w}
 	w.net.mu.cuts = map[path]chan struct{}{}
 	w.net.mu.listeners = map[string]*listener{}
-	w.makePlan()
+	if w.makePlan(); !w.plan.empty {
+		if err := w.memory.Put(t.Context(), txlog.FormatName, format()); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i := range w.plan.hosts {
 		config, err := faults.Parse(w.plan.rates)
 		if err != nil {
@@ -178,6 +185,20 @@ func simulate(t *testing.T, seed uint64, weak weakness, log io.Writer) *world {
 	w.history.judge(w.read(t))
 	return w
 }
+
+// format is that of an empty database. To make one takes longer than many schedules do,
+// for the store is tried first.
+var format = sync.OnceValue(func() []byte {
+	b, ctx := bucket.NewMemory(), context.Background()
+	if _, err := txlog.Create(ctx, b, txlog.Format{Creator: "simulation"}); err != nil {
+		panic(err)
+	}
+	data, err := b.Get(ctx, txlog.FormatName, 1<<20)
+	if err != nil {
+		panic(err)
+	}
+	return data
+})
 
 // begin makes the objects that clients work with.
 func (w *world) begin() {
