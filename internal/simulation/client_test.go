@@ -148,7 +148,7 @@ func (c *client) pause(most time.Duration) {
 
 // work does one thing after the other until the schedule is over.
 func (c *client) work() {
-	for !c.w.over() {
+	for !isClosed(c.w.quiet) {
 		c.pause(c.w.plan.think)
 		if c.rng.IntN(25) == 0 {
 			c.leave()

@@ -219,14 +219,18 @@ func (h *history) ends(_ *client, t *attempt, o outcome, tid zodb.Tid) {
 }
 
 // conflicts notes what a client was told that its transaction conflicts with: that it
-// has been told of by then.
+// has been told of by then. If its node has lagged so far behind that it cannot tell, it
+// ends the connection.
 func (h *history) conflicts(c *client, oid zodb.Oid, committed zodb.Tid) {
 	last := c.snapshot()
+	if last < committed {
+		time.Sleep(time.Second)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.counts["conflicts"]++
 	h.mu.met = append(h.mu.met, look{who: c.name, oid: oid, at: committed, when: time.Now()})
-	if last < committed {
+	if last < committed && c.zeo.Err() == nil {
 		h.problemLocked("%s was told of a conflict with %s of %s, and knows of %s only", c.name, committed, oid, last)
 	}
 }

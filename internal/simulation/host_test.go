@@ -98,7 +98,7 @@ func (h *host) running() *process {
 // frozen returns a channel that is closed when the host runs again, or when the
 // process is dead; nil where it runs.
 func (p *process) frozen() <-chan struct{} {
-	if p == nil || p.ctx.Err() != nil && p.isDead() {
+	if p == nil || p.isDead() {
 		return nil
 	}
 	p.host.mu.Lock()
@@ -109,14 +109,7 @@ func (p *process) frozen() <-chan struct{} {
 	return p.host.mu.frozen
 }
 
-func (p *process) isDead() bool {
-	select {
-	case <-p.dead:
-		return true
-	default:
-		return false
-	}
-}
+func (p *process) isDead() bool { return isClosed(p.dead) }
 
 // reach waits until the process runs, and reaches a host.
 func (p *process) reach(ctx context.Context, to string) error {

@@ -6,9 +6,14 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+
+	"s3storage/internal/node"
+	"s3storage/internal/zodb"
 )
 
 var (
@@ -63,5 +68,41 @@ func TestClientsSeeOneOrderInAnySchedule(t *testing.T) {
 	})
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
 		t.Logf("%s: %d", what, counts[what])
+	}
+}
+
+func TestSimulationFindsTheMistakesOfNodes(t *testing.T) {
+	format() // not in virtual time
+	for _, c := range []struct {
+		mistake string
+		weak    weakness
+		finds   string
+	}{
+		{"puts without an answer are trusted", weakness{puts: trusting}, "is lost"},
+		{"acknowledged when queued", weakness{serve: func(n *node.Node) zodb.Storage { return hasty{n} }}, "is lost"},
+		{"registers at once", weakness{serve: func(n *node.Node) zodb.Storage { return forward{n} }}, "is the last transaction, though"},
+		{"oids from 1 on", weakness{serve: func(n *node.Node) zodb.Storage { return generous{n, new(atomic.Uint64)} }}, "was given before"},
+		{"invalidations get lost", weakness{serve: func(n *node.Node) zodb.Storage {
+			return forgetful{n, new(sync.Mutex), map[zodb.Observer]*forgetting{}}
+		}}, "from its cache true"},
+		{"the newest state", weakness{serve: func(n *node.Node) zodb.Storage { return modern{n} }}, "from its cache false"},
+	} {
+		t.Run(c.mistake, func(t *testing.T) {
+			t.Parallel()
+			found := ""
+			for seed := uint64(1); seed <= 1000 && found == ""; seed++ {
+				synctest.Test(t, func(t *testing.T) {
+					for _, p := range simulate(t, seed, c.weak, io.Discard).history.mu.problems {
+						if strings.Contains(p, c.finds) {
+							found = fmt.Sprintf("seed %d: %s", seed, p)
+						}
+					}
+				})
+			}
+			if found == "" {
+				t.Error("it was not found in 1000 schedules")
+			}
+			t.Log(found)
+		})
 	}
 }

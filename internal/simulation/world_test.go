@@ -36,8 +36,8 @@ type world struct {
 	clients    []*client
 	history    *history
 	background sync.WaitGroup // writes that nobody waits for, and hosts that start
-	ended      chan struct{}  // closed when clients are to stop
-	trouble    sync.WaitGroup
+	quiet      chan struct{}  // closed when clients are to stop
+	ended      chan struct{}  // closed when hosts are
 }
 
 // A plan is what a seed says before anything happens.
@@ -109,9 +109,10 @@ func (w *world) makePlan() {
 
 func (w *world) elapsed() time.Duration { return time.Since(w.started).Round(time.Microsecond) }
 
-func (w *world) over() bool {
+// isClosed tells whether something that a channel stands for has come.
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-w.ended:
+	case <-c:
 		return true
 	default:
 		return false
@@ -125,7 +126,7 @@ func (w *world) latency(from, to string) time.Duration {
 
 // simulate runs the schedule of a seed and returns what went wrong.
 func simulate(t *testing.T, seed uint64, weak weakness, log io.Writer) *world {
-	w := &world{seed: seed, weak: weak, log: log, started: time.Now(), memory: bucket.NewMemory(), ended: make(chan struct{})}
+	w := &world{seed: seed, weak: weak, log: log, started: time.Now(), memory: bucket.NewMemory(), quiet: make(chan struct{}), ended: make(chan struct{})}
 	w.history = newHistory(w)
 	w.reigns = newReigns(w)
 	late := time.AfterFunc(time.Hour, func() { panic(fmt.Sprintf("the schedule of seed %d does not come to its end", seed)) })
@@ -152,29 +153,11 @@ func simulate(t *testing.T, seed uint64, weak weakness, log io.Writer) *world {
 		name := fmt.Sprintf("client%d", i)
 		w.clients = append(w.clients, &client{w: w, name: name, rng: w.random(name), at: w.hosts[i%len(w.hosts)]})
 	}
-	w.begin()
-	var clients sync.WaitGroup
-	for _, c := range w.clients {
-		clients.Go(c.work)
+	if w.begins() {
+		w.goes()
+		w.recovers()
 	}
-	begun := time.Now()
-	for _, e := range w.plan.events {
-		w.trouble.Go(func() {
-			time.Sleep(e.at)
-			w.happens(e)
-		})
-	}
-	time.Sleep(w.plan.length - time.Since(begun))
-	w.trouble.Wait()
-	w.leases.tell(honest)
-	for _, h := range w.hosts {
-		h.setClock(0)
-		h.start()
-	}
-	time.Sleep(time.Second)
 	close(w.ended)
-	clients.Wait()
-	w.recovers()
 	for _, h := range w.hosts {
 		h.stop()
 	}
@@ -200,10 +183,34 @@ var format = sync.OnceValue(func() []byte {
 	return data
 })
 
-// begin makes the objects that clients work with.
-func (w *world) begin() {
+// goes has the clients work while things go wrong.
+func (w *world) goes() {
+	var clients, trouble sync.WaitGroup
+	for _, c := range w.clients {
+		clients.Go(c.work)
+	}
+	for _, e := range w.plan.events {
+		trouble.Go(func() {
+			time.Sleep(e.at)
+			w.happens(e)
+		})
+	}
+	time.Sleep(w.plan.length)
+	trouble.Wait()
+	w.leases.tell(honest)
+	for _, h := range w.hosts {
+		h.setClock(0)
+		h.start()
+	}
+	time.Sleep(time.Second)
+	close(w.quiet)
+	clients.Wait()
+}
+
+// begins makes the objects that clients work with.
+func (w *world) begins() bool {
 	c := w.clients[0]
-	for {
+	for time.Since(w.started) < 10*time.Minute {
 		if c.connected() {
 			if oids, err := c.zeo.NewOids(6); err == nil {
 				w.history.given(c, oids)
@@ -212,15 +219,15 @@ func (w *world) begin() {
 					t.writes[oid] = write{zodb.NoTid, c.data(t, oid)}
 				}
 				if c.commit(t); t.outcome == acknowledged {
-					return
+					return true
 				}
 			}
 		}
 		c.pause(time.Second)
-		if time.Since(w.started) > 10*time.Minute {
-			panic("there is no beginning")
-		}
 	}
+	c.leave()
+	w.history.problem("nothing could be committed for ten minutes")
+	return false
 }
 
 // leader returns the host of a node that takes itself for the leader, or the first one.
@@ -311,7 +318,7 @@ func (w *world) trace(what string, args ...any) {
 
 // restart starts a host again, unless all is over.
 func (w *world) restart(h *host) {
-	if !w.over() {
+	if !isClosed(w.ended) {
 		h.start()
 	}
 }
