@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -17,13 +18,10 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 100, "how many schedules are run")
+	simSeeds = flag.Int("sim.seeds", 2000, "how many schedules are run")
 	simFirst = flag.Uint64("sim.first", 1, "the seed of the first one")
 	simSeed  = flag.Uint64("sim.seed", 0, "run only the schedule of this seed, and show what the nodes say")
 )
-
-// workers is how many schedules are run at a time.
-const workers = 2
 
 func TestClientsSeeOneOrderInAnySchedule(t *testing.T) {
 	format() // not in virtual time
@@ -36,7 +34,7 @@ func TestClientsSeeOneOrderInAnySchedule(t *testing.T) {
 	var mu sync.Mutex
 	counts := map[string]int{}
 	t.Run("schedules", func(t *testing.T) {
-		for i := range workers {
+		for i := range runtime.GOMAXPROCS(0) {
 			t.Run(fmt.Sprint(i), func(t *testing.T) {
 				t.Parallel()
 				for seed := range seeds {

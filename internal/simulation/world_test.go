@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -107,6 +108,15 @@ func (w *world) makePlan() {
 	w.plan = p
 }
 
+// alias is what an object of the store goes by: most have random names.
+func alias(name string) string {
+	dir, _, _ := strings.Cut(name, "/")
+	if dir+"/" == txlog.Prefix || dir+"/" == txlog.CheckpointPrefix {
+		return name
+	}
+	return dir
+}
+
 func (w *world) elapsed() time.Duration { return time.Since(w.started).Round(time.Microsecond) }
 
 // isClosed tells whether something that a channel stands for has come.
@@ -144,7 +154,7 @@ func simulate(t *testing.T, seed uint64, weak weakness, log io.Writer) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
-		config.Seed = w.random("faults", i).Uint64()
+		config.Seed, config.Alias = w.random("faults", i).Uint64(), alias
 		h := &host{w: w, name: fmt.Sprintf("node%d", i), faults: faults.New(w.reigns, config)}
 		w.hosts = append(w.hosts, h)
 		h.start()
