@@ -56,7 +56,7 @@ func (c *packCmd) Run() error {
 		return packThroughServer(ctx, c.Server, c.Storage, when)
 	}
 	opts := leaderOptions("pack", slog.LevelInfo)
-	opts.NoPackGC = c.NoGC
+	opts.NoPackGC, opts.Unserved = c.NoGC, true
 	if c.DryRun {
 		return dryRun(ctx, c.Bucket, opts, zodb.TidAt(when))
 	}

@@ -167,27 +167,26 @@ func (s *Session) prepare() (err error) {
 	return nil
 }
 
-// findExisting takes the first objects that the database has. Databases hand out
-// oids from 0 on, so that most of the first ones exist.
+// findExisting takes the first oids. Databases hand them out from 0 on, so that there
+// are objects of most of them; those that are missing are passed over when they are
+// loaded. To look which these are would have the server read all of them before.
 func (s *Session) findExisting() error {
 	c := s.workers[0].client
-	for oid := range zodb.Oid(4*s.options.WorkingSet + 1000) {
-		if len(s.set) == s.options.WorkingSet {
-			break
-		}
-		_, ok, err := c.LoadBefore(oid, c.LastTid()+1)
-		var unknown *zodb.POSKeyError
-		if err != nil && !errors.As(err, &unknown) {
+	for oid := range zodb.Oid(s.options.WorkingSet) {
+		s.set = append(s.set, object{oid: oid})
+	}
+	for _, o := range s.set {
+		_, ok, err := c.LoadBefore(o.oid, c.LastTid()+1)
+		if ok || err != nil && !isMissing(err) {
 			return err
 		}
-		if ok {
-			s.set = append(s.set, object{oid: oid})
-		}
 	}
-	if len(s.set) == 0 {
-		return errors.New("there are no objects with small oids to load")
-	}
-	return nil
+	return errors.New("there are no objects with small oids to load")
+}
+
+func isMissing(err error) bool {
+	var unknown *zodb.POSKeyError
+	return errors.As(err, &unknown)
 }
 
 func (s *Session) all() []*worker { return slices.Concat(s.workers, s.writers) }

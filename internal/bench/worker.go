@@ -328,13 +328,15 @@ func (l *loader) next(now time.Time) {
 // loaded is called with the reply.
 func (l *loader) loaded(r zeo.LoadReply, err error) {
 	now := time.Now()
-	if err == nil && r.None {
-		err = errors.New("the object does not exist yet")
-	}
+	missing := r.None || err != nil && isMissing(err)
 	l.w.mu.Lock()
-	if err != nil {
+	switch {
+	case missing && l.w.session.options.Existing:
+	case missing:
+		l.w.mu.err = fmt.Errorf("load %s: the object does not exist", r.Oid)
+	case err != nil:
 		l.w.mu.err = fmt.Errorf("load %s: %w", r.Oid, err)
-	} else {
+	default:
 		l.w.mu.figures.Loads.Add(now.Sub(l.start))
 	}
 	l.w.mu.Unlock()

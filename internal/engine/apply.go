@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -43,7 +44,7 @@ func (lo *logObserver) Reset(ctx context.Context, c *txlog.Checkpoint) error {
 	// The last transaction may be an imported one that a pack has dropped.
 	e.state.last, e.state.oidMark = max(p.LastTid, v.Last(), b.Packed), p.OidMark
 	e.state.epoch, e.state.sealed = p.Epoch, e.state.last
-	e.failExpectedLocked(func(expected) bool { return true }, zodb.ErrOutcomeUnknown)
+	e.failExpectedLocked(math.MaxUint64, zodb.ErrOutcomeUnknown)
 	e.announceLocked()
 	return nil
 }

@@ -166,8 +166,13 @@ func (e *Engine) checkpoint(ctx context.Context) error {
 }
 
 // blocksAhead is how many blocks of a segment are compressed at a time beside who
-// writes it. One processor is left to commits and loads.
-var blocksAhead = max(runtime.GOMAXPROCS(0)-2, 0)
+// writes it. One processor is left to commits and loads, if there are any.
+func (e *Engine) blocksAhead() int {
+	if e.opts.Unserved {
+		return runtime.GOMAXPROCS(0)
+	}
+	return max(runtime.GOMAXPROCS(0)-2, 0)
+}
 
 // writeSegment puts a segment of what fill writes, with blocks compressed ahead. In
 // one attempt fill is called once.

@@ -65,6 +65,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -100,6 +101,10 @@ type Options struct {
 
 	// NoPackGC has packs keep objects that cannot be reached from the root.
 	NoPackGC bool
+
+	// Unserved says that nobody commits or loads meanwhile, so that packs may keep all
+	// processors busy. Else they leave one to clients.
+	Unserved bool
 
 	// CacheDir is a directory for what was read, in a directory of its own for
 	// each database, of CacheSize bytes at most. Empty for none.
@@ -178,7 +183,7 @@ type Engine struct {
 		observers    map[zodb.Observer]struct{}
 		epoch        txlog.Epoch                   // of the log's end
 		sealed       zodb.Tid                      // the last transaction of the epochs before
-		expected     map[zodb.Tid]expected         // that another node has put into its log for clients of this one
+		expected     map[sequenced]expected        // that another node has put into its log for clients of this one; nil at the end
 		followers    map[zodb.LogObserver]struct{} // told of what this node writes to the log
 		changed      chan struct{}                 // closed at the next change, if anybody waits
 	}
@@ -322,7 +327,7 @@ func newEngine(b bucket.Bucket, f *txlog.Format, opts Options) (*Engine, error) 
 	e.reader = &base.Reader{Bucket: b, Database: f.Database, Memory: e.cache, Disk: e.disk, Open: opts.OpenBucket}
 	e.state.adopting = make(map[txlog.BaseID]adoption)
 	e.state.observers = make(map[zodb.Observer]struct{})
-	e.state.expected = make(map[zodb.Tid]expected)
+	e.state.expected = make(map[sequenced]expected)
 	e.state.followers = make(map[zodb.LogObserver]struct{})
 	e.uploads.mu.names = make(map[string]struct{})
 	e.uploads.mu.announced = make(map[string]int)
@@ -364,7 +369,8 @@ func (e *Engine) stopped() {
 	e.seq.readOnly = fmt.Errorf("%w: the server was stopped", zodb.ErrReadOnly)
 	e.seq.Unlock()
 	e.state.Lock()
-	e.failExpectedLocked(func(expected) bool { return true }, zodb.ErrOutcomeUnknown)
+	e.failExpectedLocked(math.MaxUint64, zodb.ErrOutcomeUnknown)
+	e.state.expected = nil
 	e.announceLocked()
 	e.state.Unlock()
 }

@@ -85,7 +85,7 @@ func (e *Engine) flushHeld(ctx context.Context) error {
 	var written []string
 	defer func() { e.uploads.remove(written...) }()
 	if len(txns) > 0 {
-		seg, err := e.writeSegment(ctx, math.MaxInt, blocksAhead, func(w *segment.Writer) error { return e.fill(ctx, w, txns) })
+		seg, err := e.writeSegment(ctx, math.MaxInt, e.blocksAhead(), func(w *segment.Writer) error { return e.fill(ctx, w, txns) })
 		if err != nil {
 			return err
 		}

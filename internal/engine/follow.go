@@ -158,10 +158,15 @@ func (e *Engine) AwaitSent(ctx context.Context) error {
 	return e.awaitLead(ctx, reign, func() bool { return e.growingLocked().end.Slot >= sent })
 }
 
-// expected is a transaction that another node has sequenced for a client of this
-// one.
+// sequenced names a transaction that another node has sequenced: two leaders may give
+// the same tid.
+type sequenced struct {
+	epoch txlog.Epoch
+	tid   zodb.Tid
+}
+
+// expected is what is to be done about one that a client of this node waits for.
 type expected struct {
-	epoch  txlog.Epoch
 	origin zodb.Observer
 	done   func(*zodb.Commit, error)
 }
@@ -173,19 +178,22 @@ type expected struct {
 func (e *Engine) Expect(tid zodb.Tid, epoch uint64, origin zodb.Observer, done func(*zodb.Commit, error)) {
 	e.state.Lock()
 	defer e.state.Unlock()
-	x := expected{txlog.Epoch(epoch), origin, done}
+	of := txlog.Epoch(epoch)
 	switch {
-	case x.epoch < e.state.epoch && tid > e.state.sealed:
+	case of < e.state.epoch && tid > e.state.sealed:
 		done(nil, errEpochEnded)
 		return
+	case e.state.expected == nil: // this node is closed
+		done(nil, zodb.ErrOutcomeUnknown)
+		return
 	case e.state.last < tid:
-		e.state.expected[tid] = x
+		e.state.expected[sequenced{of, tid}] = expected{origin, done}
 		return
 	}
 	// The log was faster than the answer. What two later leaders have written it does
 	// not tell apart from what that one has.
 	for _, t := range e.state.tails {
-		if x.epoch+1 < e.state.epoch {
+		if of+1 < e.state.epoch {
 			break
 		}
 		if i, ok := slices.BinarySearchFunc(t.txns, tid, byTid); ok {
@@ -201,11 +209,12 @@ var errEpochEnded = fmt.Errorf("%w: the server that was to commit it leads no mo
 
 // expectedLocked returns who waits for a transaction, or nil, and forgets it.
 func (e *Engine) expectedLocked(tid zodb.Tid, epoch txlog.Epoch) *expected {
-	x, ok := e.state.expected[tid]
-	if !ok || x.epoch != epoch {
+	name := sequenced{epoch, tid}
+	x, ok := e.state.expected[name]
+	if !ok {
 		return nil
 	}
-	delete(e.state.expected, tid)
+	delete(e.state.expected, name)
 	return &x
 }
 
@@ -216,13 +225,14 @@ func (e *Engine) endEpochsLocked(epoch txlog.Epoch) {
 		return
 	}
 	e.state.epoch, e.state.sealed = epoch, e.state.last
-	e.failExpectedLocked(func(x expected) bool { return x.epoch < epoch }, errEpochEnded)
+	e.failExpectedLocked(epoch, errEpochEnded)
 }
 
-func (e *Engine) failExpectedLocked(which func(expected) bool, why error) {
-	for tid, x := range e.state.expected {
-		if which(x) {
-			delete(e.state.expected, tid)
+// failExpectedLocked says why to those who wait for transactions of epochs before one.
+func (e *Engine) failExpectedLocked(before txlog.Epoch, why error) {
+	for name, x := range e.state.expected {
+		if name.epoch < before {
+			delete(e.state.expected, name)
 			x.done(nil, why)
 		}
 	}

@@ -65,6 +65,11 @@ func TestATidThatTwoLeadersHaveGivenIsNotTakenForTheOther(t *testing.T) {
 	serial := commit(t, first, stored{0, zodb.NoTid, record("state")})
 	lost := begin(t, first, stored{1, zodb.NoTid, record("lost")})
 	vote(t, lost)
+	early, err := Follow(t.Context(), b, Options{Node: "early", Creator: "test", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeEngine(t, early) })
 	second := openEngine(t, b, stopped) // of which the first does not know
 	theirs := commit(t, second, stored{0, serial, record("theirs")})
 	if _, err := finish(lost); !errors.Is(err, zodb.ErrNotCommitted) {
@@ -88,6 +93,16 @@ func TestATidThatTwoLeadersHaveGivenIsNotTakenForTheOther(t *testing.T) {
 	follower.Expect(theirs, epoch+1, nil, func(_ *zodb.Commit, err error) { told <- err })
 	if err := <-told; err != nil {
 		t.Errorf("what the second has: %v", err)
+	}
+	// Both come before the log does.
+	of := make(chan error, 1)
+	early.Expect(tid, epoch, nil, func(_ *zodb.Commit, err error) { of <- err })
+	early.Expect(theirs, epoch+1, nil, func(_ *zodb.Commit, err error) { told <- err })
+	if err := early.Log().CatchUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if first, second := <-of, <-told; !errors.Is(first, zodb.ErrNotCommitted) || second != nil {
+		t.Errorf("what the first had sequenced: %v; what the second has: %v", first, second)
 	}
 }
 

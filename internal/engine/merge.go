@@ -117,7 +117,7 @@ func (e *Engine) mergeOnce(ctx context.Context) (bool, error) {
 		tables = append(slices.Clone(tables), table)
 	}
 	if firstSegment >= 0 {
-		seg, err := e.writeSegment(ctx, math.MaxInt, blocksAhead, func(w *segment.Writer) error {
+		seg, err := e.writeSegment(ctx, math.MaxInt, e.blocksAhead(), func(w *segment.Writer) error {
 			for i := firstSegment; i < len(v.Segments); i++ {
 				if err := v.Scan(ctx, i, segment.WithData|segment.WithReferences, copyInto(w)); err != nil {
 					return err

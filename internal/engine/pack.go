@@ -119,7 +119,12 @@ func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dr
 }
 
 // rewritesAsync is how many segments are written anew at a time.
-const rewritesAsync = 2
+func (e *Engine) rewritesAsync() int {
+	if e.opts.Unserved {
+		return 2
+	}
+	return 1
+}
 
 // rewrite writes the segments anew of which something is dropped, and returns all.
 // Neighbours become one, until it is large.
@@ -129,7 +134,7 @@ func (e *Engine) rewrite(ctx context.Context, p *packPlan, progress *progress, w
 	drops := dropReader{next: next}
 	var groups []*rewriting
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(rewritesAsync)
+	g.SetLimit(e.rewritesAsync())
 	defer func() {
 		if waited := g.Wait(); waited != nil {
 			err = waited // which is why the context has ended, too
@@ -156,7 +161,7 @@ func (e *Engine) rewrite(ctx context.Context, p *packPlan, progress *progress, w
 		groups = append(groups, r)
 		group = &rewriting{p: p}
 		g.Go(func() error {
-			seg, err := e.writeSegment(gctx, math.MaxInt, blocksAhead, func(w *segment.Writer) error { return r.fill(gctx, w) })
+			seg, err := e.writeSegment(gctx, math.MaxInt, e.blocksAhead(), func(w *segment.Writer) error { return r.fill(gctx, w) })
 			r.result, r.anew = seg, err == nil
 			return err
 		})

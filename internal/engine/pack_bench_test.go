@@ -27,7 +27,7 @@ func BenchmarkPack(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		e, err := OpenExisting(b.Context(), d, Options{Node: b.Name(), Creator: "test", Logger: slog.New(slog.DiscardHandler)})
+		e, err := OpenExisting(b.Context(), d, Options{Node: b.Name(), Creator: "test", Unserved: true, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			b.Fatal(err)
 		}

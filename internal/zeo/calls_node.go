@@ -251,6 +251,9 @@ func (c *conn) announceBlob(p *otherNode, k *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.readOnly {
+		return nil, errReadOnlyConnection
+	}
 	if len(p.blobs) >= maxAnnounced {
 		return nil, &Error{classStorage, Tuple{"too many blobs are being stored"}}
 	}

@@ -148,12 +148,17 @@ func (s *Server) isClosed() bool {
 	return s.mu.closed
 }
 
+// vanishedAfter is for how long a machine at the other end may be silent before it
+// counts as lost, and the locks of its transactions are let go.
+const vanishedAfter = 30 * time.Second
+
 // start serves one connection in the background.
 func (s *Server) start(nc net.Conn, a Access) {
 	if tcp, ok := nc.(*net.TCPConn); ok {
 		tcp.SetKeepAliveConfig(net.KeepAliveConfig{
-			Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4,
+			Enable: true, Idle: vanishedAfter / 2, Interval: vanishedAfter / 6, Count: 3,
 		})
+		endUnacknowledged(tcp, vanishedAfter)
 	}
 	if a.TLS != nil {
 		nc = tls.Server(nc, a.TLS)

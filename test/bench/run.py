@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -331,7 +332,103 @@ def pack(options):
     shutil.rmtree(directory)
 
 
-SECTIONS = {"compare": compare, "slow-bucket": slow_bucket, "blobs": blobs, "undo": undo, "pack": pack}
+def latencies(result, side="server"):
+    figures = result[side]["figures"]["commits"]
+    return figures["p50_ms"], figures["p99_ms"]
+
+
+def beside_row(name, quiet, busy):
+    """What rounds of (median, p99) in quiet and in busy times say of each other."""
+    cells = []
+    for i in 0, 1:
+        before, during = (statistics.median(r[i] for r in rounds) for rounds in (quiet, busy))
+        cells += [ms(before), ms(during), ratio_cells([b[i] / q[i] for q, b in zip(quiet, busy)])]
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def beside(options):
+    """Commits beside a pack, and beside flushes and merges."""
+    slow = f"put-if-absent.delay=1:{PUT}ms,put.delay=1:{PUT}ms"
+    print("| 4 clients commit | median without | with | ratio | rounds | p99 without | with | ratio | rounds |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    source = place(options)
+    file = source / "Data.fs"
+    answer_nothing([options.binary, "bench", "data", "--objects", str(5 * options.objects), "--garbage", "--out", str(file)])
+    answer_nothing([options.binary, "import", str(file), str(source / "bucket")])
+    measure = ["--clients", "4", "--duration", f"{options.duration / 4}s"]
+    for name, more in ("a directory", []), (f"puts of {PUT} ms", ["--inject", slow]):
+        quiet, busy = [], []
+        for _ in range(options.rounds):
+            directory = place(options)
+            shutil.copytree(source / "bucket", directory / "bucket")
+            with s3storage(options, directory, *more) as ours:
+                quiet.append(latencies(bench(options, "commit", ours.address, *measure)))
+                with subprocess.Popen([options.binary, "pack", "--server", ours.address]) as packing:
+                    busy.append(latencies(bench(options, "commit", ours.address, *measure)))
+                    if packing.poll() is not None:
+                        sys.exit("the pack was over before the commits beside it: take more objects")
+            shutil.rmtree(directory)
+        beside_row(f"{name}, a pack of {5 * options.objects:,} objects", quiet, busy)
+    for name, more in ("a directory", []), (f"puts of {PUT} ms", ["--inject", slow]):
+        first, second = place(options), place(options)
+        with (s3storage(options, first, *more, "--flush-bytes", "4MiB") as busy,
+              s3storage(options, second, *more, "--flush-bytes", "8GiB", "--flush-objects", "1000000000") as quiet):
+            r = bench(options, "commit", busy.address, "--clients", "4", "--vs", quiet.address)
+        beside_row(f"{name}, flushes of 4 MiB and merges", [latencies(r, "versus")], [latencies(r)])
+
+
+GET = 20  # ms
+
+
+def nodes(options):
+    """How reads scale with servers that follow, over S3."""
+    directory = place(options)
+    file = directory / "Data.fs"
+    gateway = harness.Gateway(directory)
+    environment = {"AWS_ACCESS_KEY_ID": harness.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": harness.SECRET_KEY}
+    os.environ.update(environment)
+    url = gateway.url("nodes")
+    answer_nothing([options.binary, "bench", "data", "--objects", str(options.objects), "--garbage", "--out", str(file)])
+    answer_nothing([options.binary, "import", str(file), url])
+    slow = f"get.delay=1:{GET}ms,get-range.delay=1:{GET}ms"
+    print(f"| every get takes {GET} ms | 1 follower | 2 followers | 4 followers | loads by the leader |")
+    print("|---|--:|--:|--:|--:|")
+    for name, objects, warm, more in [
+            (f"cold: {options.objects:,} objects, 4 MB of memory for them", options.objects, 1, ["--memory", "4MB"]),
+            ("warm: 2,000 objects", 2_000, 15, [])]:
+        cells, led = [], 0
+        for followers in 1, 2, 4:
+            with contextlib.ExitStack() as running:
+                def serve():
+                    return running.enter_context(s3storage(
+                        options, place(options), "--inject", slow, "--http", "127.0.0.1:0", *more, bucket=url))
+                leader = serve()
+                wait_for("a leader", leader.process, leader.log, lambda: "this node leads" in leader.log.read_text())
+                others = [serve() for _ in range(followers)]
+                clients = [subprocess.Popen(
+                    [options.binary, "bench", "load", "--existing", "--address", other.address, "--working-set",
+                     str(objects), "--clients", "8", "--duration", f"{options.duration}s",
+                     "--warmup", f"{warm}s", "--json"], stdout=subprocess.PIPE, text=True) for other in others]
+                rates = [json.loads(c.communicate()[0])["server"]["figures"]["loads"]["per_second"] for c in clients]
+                led += loads(leader)
+            cells.append(sum(rates))
+        print(f"| {name} | " + " | ".join(f"{c:.0f}/s ({c / cells[0]:.2f})" for c in cells) + f" | {led} |", flush=True)
+    gateway.stop()
+
+
+def loads(server):
+    """How many objects a server was asked for."""
+    with urllib.request.urlopen(re.search(r"url=(\S+/metrics)", server.log.read_text())[1]) as metrics:
+        return sum(int(float(line.split()[-1])) for line in metrics.read().decode().splitlines()
+                   if line.startswith("s3storage_loads_total"))
+
+
+def answer_nothing(command):
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+SECTIONS = {"compare": compare, "slow-bucket": slow_bucket, "blobs": blobs, "undo": undo, "pack": pack,
+            "beside": beside, "nodes": nodes}
 
 
 def main():
