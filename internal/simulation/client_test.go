@@ -18,13 +18,12 @@ import (
 // A client is one of ZEO: it keeps a cache, which it empties when it connects anew, and
 // looks at the database as it was after the last transaction that it was told of.
 type client struct {
-	w      *world
-	name   string
-	rng    *rand.Rand // of this client alone, which does one thing at a time
-	at     *host
-	zeo    *zeo.Client
-	served *process // by which it is
-	begun  int      // transactions
+	w     *world
+	name  string
+	rng   *rand.Rand // of this client alone, which does one thing at a time
+	at    *host
+	zeo   *zeo.Client
+	begun int // transactions
 
 	mu struct {
 		sync.Mutex
@@ -178,7 +177,7 @@ func (c *client) transact() *attempt {
 			c.pause(50 * time.Millisecond)
 		}
 	}
-	t := c.w.history.begins(c, at)
+	t := c.w.history.begins(c)
 	oids := slices.Sorted(maps.Keys(read))
 	switch what := c.rng.IntN(100); {
 	case what < 30: // it has only read
@@ -237,15 +236,15 @@ func (c *client) commit(t *attempt) {
 	}
 	switch {
 	case err != nil:
-		c.w.history.ends(c, t, failed, 0)
+		c.w.history.ends(t, failed, 0)
 		c.w.history.refused(c, t, err)
 	case len(conflicts) > 0:
-		c.w.history.ends(c, t, failed, 0)
+		c.w.history.ends(t, failed, 0)
 		for _, conflict := range conflicts {
 			c.w.history.conflicts(c, conflict.Oid, conflict.Committed)
 		}
 	case c.rng.IntN(20) == 0:
-		c.w.history.ends(c, t, failed, 0)
+		c.w.history.ends(t, failed, 0)
 	default:
 		if c.rng.IntN(4) == 0 {
 			c.pause(100 * time.Millisecond)
@@ -254,13 +253,13 @@ func (c *client) commit(t *attempt) {
 		tid, err := c.zeo.TpcFinish(txnID)
 		switch {
 		case err == nil:
-			c.w.history.ends(c, t, acknowledged, tid)
+			c.w.history.ends(t, acknowledged, tid)
 			c.committed(t, tid, undone)
 			return
 		case c.zeo.Err() != nil:
-			c.w.history.ends(c, t, unknown, 0)
+			c.w.history.ends(t, unknown, 0)
 		default:
-			c.w.history.ends(c, t, failed, 0)
+			c.w.history.ends(t, failed, 0)
 			c.w.history.failed(c, "tpc_finish", err)
 		}
 	}

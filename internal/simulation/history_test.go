@@ -33,7 +33,6 @@ type attempt struct {
 	checks  map[zodb.Oid]zodb.Tid // serials that they must have
 	undo    *attempt
 	outcome outcome
-	asked   bool // to finish
 	tid     zodb.Tid
 }
 
@@ -169,7 +168,7 @@ func (h *history) read(c *client, oid zodb.Oid, at zodb.Tid, rev zodb.Revision, 
 	h.mu.looks = append(h.mu.looks, look{c.name, oid, at, exists, rev, cached, time.Now()})
 }
 
-func (h *history) begins(c *client, _ zodb.Tid) *attempt {
+func (h *history) begins(c *client) *attempt {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c.begun++
@@ -198,10 +197,10 @@ func (h *history) given(c *client, oids []zodb.Oid) {
 func (h *history) finishes(t *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t.asked, t.outcome = true, unknown
+	t.outcome = unknown
 }
 
-func (h *history) ends(_ *client, t *attempt, o outcome, tid zodb.Tid) {
+func (h *history) ends(t *attempt, o outcome, tid zodb.Tid) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t.outcome, t.tid = o, tid
@@ -294,7 +293,6 @@ type transaction struct {
 	tid     zodb.Tid
 	id      string
 	records map[zodb.Oid]*string
-	order   []zodb.Oid
 }
 
 // judge compares what clients saw with the log of the end.

@@ -179,11 +179,11 @@ func (s *stream) end(later time.Duration) {
 }
 
 func (s *stream) addLocked(later time.Duration, data []byte) {
-	s.mu.last = later2(s.mu.last, time.Now().Add(s.latency+later))
+	s.mu.last = latest(s.mu.last, time.Now().Add(s.latency+later))
 	s.mu.chunks = append(s.mu.chunks, chunk{s.mu.last, data})
 }
 
-func later2(a, b time.Time) time.Time {
+func latest(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}

@@ -224,7 +224,7 @@ func (w *world) begins() bool {
 		if c.connected() {
 			if oids, err := c.zeo.NewOids(6); err == nil {
 				w.history.given(c, oids)
-				t := w.history.begins(c, c.snapshot())
+				t := w.history.begins(c)
 				for _, oid := range oids {
 					t.writes[oid] = write{zodb.NoTid, c.data(t, oid)}
 				}
