@@ -236,15 +236,15 @@ func (c *client) commit(t *attempt) {
 	}
 	switch {
 	case err != nil:
-		c.w.history.ends(t, failed, 0)
+		c.w.history.ends(t, failed, 0, err)
 		c.w.history.refused(c, t, err)
 	case len(conflicts) > 0:
-		c.w.history.ends(t, failed, 0)
+		c.w.history.ends(t, failed, 0, err)
 		for _, conflict := range conflicts {
 			c.w.history.conflicts(c, conflict.Oid, conflict.Committed)
 		}
 	case c.rng.IntN(20) == 0:
-		c.w.history.ends(t, failed, 0)
+		c.w.history.ends(t, failed, 0, err)
 	default:
 		if c.rng.IntN(4) == 0 {
 			c.pause(100 * time.Millisecond)
@@ -253,13 +253,13 @@ func (c *client) commit(t *attempt) {
 		tid, err := c.zeo.TpcFinish(txnID)
 		switch {
 		case err == nil:
-			c.w.history.ends(t, acknowledged, tid)
+			c.w.history.ends(t, acknowledged, tid, nil)
 			c.committed(t, tid, undone)
 			return
 		case c.zeo.Err() != nil:
-			c.w.history.ends(t, unknown, 0)
+			c.w.history.ends(t, unknown, 0, err)
 		default:
-			c.w.history.ends(t, failed, 0)
+			c.w.history.ends(t, failed, 0, err)
 			c.w.history.failed(c, "tpc_finish", err)
 		}
 	}

@@ -24,6 +24,8 @@ const (
 	failed
 )
 
+var outcomes = []string{"unknown", "acknowledged", "not committed"}
+
 // An attempt is a transaction that a client has begun.
 type attempt struct {
 	id      string // in the description
@@ -200,11 +202,12 @@ func (h *history) finishes(t *attempt) {
 	t.outcome = unknown
 }
 
-func (h *history) ends(t *attempt, o outcome, tid zodb.Tid) {
+func (h *history) ends(t *attempt, o outcome, tid zodb.Tid, err error) {
+	h.w.trace("a transaction ended", "which", t.id, "outcome", outcomes[o], "tid", tid, "err", err)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t.outcome, t.tid = o, tid
-	h.mu.counts[[]string{"unknown", "acknowledged", "not committed"}[o]]++
+	h.mu.counts[outcomes[o]]++
 	if o != acknowledged {
 		return
 	}
