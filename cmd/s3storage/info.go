@@ -56,6 +56,9 @@ func (c *infoCmd) print(ctx context.Context, e *engine.Engine, b bucket.Bucket) 
 	if s.Base.Packed != zodb.NoTid {
 		row("packed to", "%s", s.Base.Packed.Time().Format(time.RFC3339))
 	}
+	if n := len(s.Base.Rewrites); n > 0 {
+		row("pack to go on with", "%d segments written, %d bytes", n, s.Base.RewrittenBytes())
+	}
 	for _, snapshot := range s.Base.Snapshots {
 		row("snapshot", "%s, to %s", snapshot.Name, snapshot.Last.Time().Format(time.RFC3339))
 	}

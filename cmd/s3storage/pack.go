@@ -39,7 +39,8 @@ server. With --server, whether garbage is collected is the server's to say.
 
 Clients go on meanwhile. It takes memory that does not grow with the data, and
 room for some 100 bytes a revision where temporary files go (TMPDIR). Ctrl-C
-ends it, and nothing is dropped.`
+ends it, and nothing is dropped; of a large database, the next pack uses what this
+one has written.`
 }
 
 // Run implements the subcommand.

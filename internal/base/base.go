@@ -12,7 +12,7 @@
 // position on. Each change of the list is a new base: of a flush, a merge, a pack.
 //
 //	  0   8  magic word "s3zbas\r\n"
-//	  8   2  format version, 2
+//	  8   2  format version, 3
 //	 10   2  flags, 0
 //	 12   4  number of segments
 //	 16  16  database id
@@ -27,7 +27,8 @@
 //	         4  number of tables
 //	         4  number of snapshots
 //	         4  number of origins
-//	         origins, segments, tables, snapshots
+//	         4  number of rewrites
+//	         origins, segments, tables, snapshots, rewrites
 //	end-32   SHA-256 of everything before
 //
 // An origin is another bucket in which some of the files are: that of the database
@@ -72,11 +73,21 @@
 //	 8  when it was made, seconds since 1970
 //	 4  length of the name
 //	    the name, UTF-8
+//
+// A rewrite is what a pack that has not ended has made of some of the segments. It is
+// no part of the database: see [Rewrite].
+//
+//	32  SHA-256 of what was to be made of them
+//	 4  number of segments that it was made of
+//	 4  number of segments that it became, 0 or 1
+//	    their ids, 16 bytes each
+//	    the segment that it became
 package base
 
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -105,6 +116,7 @@ type Base struct {
 	Segments  []Segment
 	Tables    []Table
 	Snapshots []Snapshot
+	Rewrites  []Rewrite // of a pack that has not ended
 }
 
 // An Origin is another bucket.
@@ -149,11 +161,12 @@ func NewID() (id txlog.BaseID) {
 
 const (
 	magic         = "s3zbas\r\n"
-	formatVersion = 2
+	formatVersion = 3
 	startSize     = 56
 
 	segmentSize = 16 + 4 + 8 + 4 + 7*8
 	tableSize   = 16 + 4 + 8 + 4 + 5*8
+	rewriteSize = sha256.Size + 4 + 4 // at least
 
 	// maxSize bounds what is read as one base: some 600,000 segments.
 	maxSize = 64 << 20
@@ -176,18 +189,13 @@ func (b *Base) Encode(db txlog.DatabaseID) []byte {
 	out = u32(out, uint32(len(b.Tables)))
 	out = u32(out, uint32(len(b.Snapshots)))
 	out = u32(out, uint32(len(b.Origins)))
+	out = u32(out, uint32(len(b.Rewrites)))
 	for _, o := range b.Origins {
 		out = append(out, o.Database[:]...)
 		out = fileformat.AppendBytes(out, []byte(o.Location))
 	}
-	for _, s := range b.Segments {
-		out = append(out, s.ID[:]...)
-		out = u32(out, s.Origin)
-		out = u64(out, uint64(s.Size))
-		out = u32(out, s.Tail)
-		for _, v := range []uint64{uint64(s.Scan), uint64(s.Txns), uint64(s.Records), uint64(s.DataBytes), uint64(s.First), uint64(s.Last), uint64(s.Limit)} {
-			out = u64(out, v)
-		}
+	for i := range b.Segments {
+		out = b.Segments[i].append(out)
 	}
 	for _, t := range b.Tables {
 		out = append(out, t.ID[:]...)
@@ -204,7 +212,22 @@ func (b *Base) Encode(db txlog.DatabaseID) []byte {
 		out = u64(out, uint64(s.Created.Unix()))
 		out = fileformat.AppendBytes(out, []byte(s.Name))
 	}
+	for i := range b.Rewrites {
+		out = b.Rewrites[i].append(out)
+	}
 	return fileformat.AppendSum(out)
+}
+
+func (s *Segment) append(out []byte) []byte {
+	u64, u32 := binary.BigEndian.AppendUint64, binary.BigEndian.AppendUint32
+	out = append(out, s.ID[:]...)
+	out = u32(out, s.Origin)
+	out = u64(out, uint64(s.Size))
+	out = u32(out, s.Tail)
+	for _, v := range []uint64{uint64(s.Scan), uint64(s.Txns), uint64(s.Records), uint64(s.DataBytes), uint64(s.First), uint64(s.Last), uint64(s.Limit)} {
+		out = u64(out, v)
+	}
+	return out
 }
 
 // Decode reads a base of that database.
@@ -221,12 +244,13 @@ func Decode(db txlog.DatabaseID, id txlog.BaseID, data []byte) (*Base, error) {
 	b.Rolled = zodb.Tid(r.Uint64())
 	b.Live = int64(r.Uint64())
 	b.BlobBytes = int64(r.Uint64())
-	tables, snapshots, origins := int(r.Uint32()), int(r.Uint32()), int(r.Uint32())
+	tables, snapshots, origins, rewrites := int(r.Uint32()), int(r.Uint32()), int(r.Uint32()), int(r.Uint32())
 	if r.Err() != nil {
 		return nil, r.Err()
 	}
-	if n := len(r.Rest()); segments > n/segmentSize || tables > n/tableSize || snapshots > n/36 || origins > n/20 {
-		return nil, r.Corrupt("%d segments, %d tables, %d snapshots and %d origins do not fit into %d bytes", segments, tables, snapshots, origins, n)
+	if n := len(r.Rest()); segments > n/segmentSize || tables > n/tableSize || snapshots > n/36 || origins > n/20 || rewrites > n/rewriteSize {
+		return nil, r.Corrupt("%d segments, %d tables, %d snapshots, %d origins and %d rewrites do not fit into %d bytes",
+			segments, tables, snapshots, origins, rewrites, n)
 	}
 	for range origins {
 		o := Origin{Database: r.ID()}
@@ -235,13 +259,7 @@ func Decode(db txlog.DatabaseID, id txlog.BaseID, data []byte) (*Base, error) {
 	}
 	last := zodb.NoTid
 	for range segments {
-		s := Segment{Info: segment.Info{ID: r.ID()}, Origin: r.Uint32()}
-		s.Size, s.Tail, s.Scan = int64(r.Uint64()), r.Uint32(), int64(r.Uint64())
-		s.Txns, s.Records, s.DataBytes = int64(r.Uint64()), int64(r.Uint64()), int64(r.Uint64())
-		s.First, s.Last, s.Limit = zodb.Tid(r.Uint64()), zodb.Tid(r.Uint64()), zodb.Tid(r.Uint64())
-		if r.Err() == nil && (s.First <= last || s.Last < s.First || !fits(s.Size, int64(s.Tail), s.Scan) || int(s.Origin) > origins) {
-			return nil, r.Corrupt("the entry of %s makes no sense", s.ID.Name())
-		}
+		s := readSegment(r, last, origins)
 		last = s.End()
 		b.Segments = append(b.Segments, s)
 	}
@@ -261,7 +279,22 @@ func Decode(db txlog.DatabaseID, id txlog.BaseID, data []byte) (*Base, error) {
 		s.Name = text(r)
 		b.Snapshots = append(b.Snapshots, s)
 	}
+	for range rewrites {
+		b.Rewrites = append(b.Rewrites, readRewrite(r))
+	}
 	return b, r.End()
+}
+
+// readSegment reads the entry of a segment behind one that ends with that tid.
+func readSegment(r *fileformat.Reader, last zodb.Tid, origins int) Segment {
+	s := Segment{Info: segment.Info{ID: r.ID()}, Origin: r.Uint32()}
+	s.Size, s.Tail, s.Scan = int64(r.Uint64()), r.Uint32(), int64(r.Uint64())
+	s.Txns, s.Records, s.DataBytes = int64(r.Uint64()), int64(r.Uint64()), int64(r.Uint64())
+	s.First, s.Last, s.Limit = zodb.Tid(r.Uint64()), zodb.Tid(r.Uint64()), zodb.Tid(r.Uint64())
+	if s.First <= last || s.Last < s.First || !fits(s.Size, int64(s.Tail), s.Scan) || int(s.Origin) > origins {
+		_ = r.Corrupt("the entry of %s makes no sense", s.ID.Name())
+	}
+	return s
 }
 
 func fits(size, tail, scan int64) bool { return size > 0 && tail <= size && scan >= 0 && scan <= size }

@@ -37,7 +37,7 @@ func (b *Base) Until(tid zodb.Tid) *Base {
 func (b *Base) Elsewhere(db txlog.DatabaseID, location string) *Base {
 	out := *b
 	out.Origins = append([]Origin{{Database: db, Location: location}}, b.Origins...)
-	out.Segments, out.Tables, out.Snapshots = slices.Clone(b.Segments), slices.Clone(b.Tables), nil
+	out.Segments, out.Tables, out.Snapshots, out.Rewrites = slices.Clone(b.Segments), slices.Clone(b.Tables), nil, nil
 	for i := range out.Segments {
 		out.Segments[i].Origin++
 	}

@@ -136,6 +136,9 @@ func (c *check) run(ctx context.Context) error {
 		if err := c.files(ctx, c.view); err != nil {
 			return err
 		}
+		if err := c.rewritten(ctx); err != nil {
+			return err
+		}
 		if err := c.snapshots(ctx); err != nil {
 			return err
 		}

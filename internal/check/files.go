@@ -25,11 +25,7 @@ func (c *check) files(ctx context.Context, v *base.View) error {
 		s := &v.Segments[i]
 		cost := span(s.First, s.End()) + " cannot be read"
 		if c.file(s.ID.Name(), s.Size, s.Origin, cost) {
-			check := v.OpenSegment
-			if c.opts.Full {
-				check = v.CheckSegment
-			}
-			if err := c.found(check(ctx, i), s.ID.Name(), cost); err != nil {
+			if err := c.found(c.segment(ctx, v, i), s.ID.Name(), cost); err != nil {
 				return err
 			}
 		}
@@ -48,6 +44,37 @@ func (c *check) files(ctx context.Context, v *base.View) error {
 		}
 	}
 	return nil
+}
+
+// rewritten checks what a pack that has not ended has made of segments.
+func (c *check) rewritten(ctx context.Context) error {
+	v, err := c.viewRewritten(ctx, c.view.Base)
+	if err != nil {
+		return err
+	}
+	for i := range v.Segments {
+		s := &v.Segments[i]
+		cost := "nothing is lost, but the next pack would use it; when it is gone, that pack writes it anew"
+		if c.file(s.ID.Name(), s.Size, s.Origin, cost) {
+			if err := c.found(c.segment(ctx, v, i), s.ID.Name(), cost); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// viewRewritten returns a view that has nothing but what rewrites of a base became.
+func (c *check) viewRewritten(ctx context.Context, b *base.Base) (*base.View, error) {
+	return c.reader.View(ctx, &base.Base{ID: b.ID, Segments: b.Rewritten()})
+}
+
+// segment checks one segment.
+func (c *check) segment(ctx context.Context, v *base.View, i int) error {
+	if c.opts.Full {
+		return v.CheckSegment(ctx, i)
+	}
+	return v.OpenSegment(ctx, i)
 }
 
 // file tells whether a file is to be read: it was not yet, and is there.
@@ -139,10 +166,16 @@ func (c *check) anyBase(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	for i := range v.Segments {
-		if c.left(v.Segments[i].ID.Name(), v.Segments[i].Origin) {
-			if err := c.foundLeft(ctx, v.CheckSegment(ctx, i), v.Segments[i].ID.Name()); err != nil {
-				return err
+	rewritten, err := c.viewRewritten(ctx, b)
+	if err != nil {
+		return err
+	}
+	for _, v := range []*base.View{v, rewritten} {
+		for i := range v.Segments {
+			if c.left(v.Segments[i].ID.Name(), v.Segments[i].Origin) {
+				if err := c.foundLeft(ctx, v.CheckSegment(ctx, i), v.Segments[i].ID.Name()); err != nil {
+					return err
+				}
 			}
 		}
 	}

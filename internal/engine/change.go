@@ -66,6 +66,7 @@ func (e *Engine) successor() *base.Base {
 	b.Segments = slices.Clone(b.Segments)
 	b.Tables = slices.Clone(b.Tables)
 	b.Snapshots = slices.Clone(b.Snapshots)
+	b.Rewrites = slices.Clone(b.Rewrites)
 	return &b
 }
 
@@ -277,6 +278,9 @@ func names(b *base.Base) (all []string) {
 		if b.Tables[i].Origin == 0 {
 			all = append(all, b.Tables[i].ID.Name())
 		}
+	}
+	for _, s := range b.Rewritten() {
+		all = append(all, s.ID.Name())
 	}
 	return all
 }

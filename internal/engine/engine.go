@@ -44,6 +44,8 @@
 //     refers to an object that it drops.
 //   - Between the vote of a transaction that shares data with an older revision
 //     and its settling, no pack drops that revision: it is pinned.
+//   - A pack takes over what one before has written only if the base lists it. What a
+//     base lists no more, no later one lists again.
 //   - Files, payload objects and blobs that the newest base no longer needs are
 //     deleted when a grace period is over, and never those of a snapshot's base.
 //     Until then loads still find what packs dropped.
@@ -105,6 +107,11 @@ type Options struct {
 	// Unserved says that nobody commits or loads meanwhile, so that packs may keep all
 	// processors busy. Else they leave one to clients.
 	Unserved bool
+
+	// PackPart is how many bytes of segments a pack has to have written anew before the
+	// log is told, so that the next pack can go on from there if this one is ended.
+	// Default 1 GiB; in a large database it is more.
+	PackPart int64
 
 	// CacheDir is a directory for what was read, in a directory of its own for
 	// each database, of CacheSize bytes at most. Empty for none.
@@ -296,6 +303,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.MaxUnflushed == 0 {
 		o.MaxUnflushed = max(256<<20, 16*o.FlushBytes)
+	}
+	if o.PackPart == 0 {
+		o.PackPart = 1 << 30
 	}
 	if o.SweepAfter == 0 {
 		o.SweepAfter = 10 * time.Minute

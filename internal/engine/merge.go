@@ -145,6 +145,7 @@ func (e *Engine) mergeOnce(ctx context.Context) (bool, error) {
 	}
 	if firstSegment >= 0 {
 		b.Segments = append(segments, b.Segments[len(v.Segments):]...)
+		b.DropRewrites(v.Segments[firstSegment:])
 	}
 	return e.adopt(ctx, b, txlog.BaseMerge, nil, nil)
 }

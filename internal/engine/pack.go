@@ -2,20 +2,14 @@ package engine
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"iter"
 	"maps"
-	"math"
 	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"s3storage/internal/base"
 	"s3storage/internal/bucket"
 	"s3storage/internal/pydata"
-	"s3storage/internal/segment"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 )
@@ -52,13 +46,14 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped, error) {
 		if err := e.flush(ctx); err != nil {
 			return dropped{}, err
 		}
+		reign := e.reign() // before the view: what that one lists is there as long as this node leads
 		e.state.RLock()
 		v, rest := e.state.view, e.state.tails[0].txns
 		e.state.RUnlock()
 		if len(rest) > 0 && rest[0].Tid <= tid {
 			continue // that was what a flush before had failed to write
 		}
-		d, done, err := e.packView(ctx, v, tid)
+		d, done, err := e.packView(ctx, reign, v, tid)
 		if err != nil || done {
 			return d, err
 		}
@@ -68,9 +63,12 @@ func (e *Engine) pack(ctx context.Context, tid zodb.Tid) (dropped, error) {
 
 // packView packs what is in a base. done is false where a later transaction needs
 // what would be dropped.
-func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dropped, done bool, err error) {
-	reign := e.reign()
+func (e *Engine) packView(ctx context.Context, reign int, v *base.View, tid zodb.Tid) (d dropped, done bool, err error) {
 	progress := &progress{log: e.opts.Logger.With("bucket", e.bucket.Properties().Location)}
+	if n := len(v.Rewrites); n > 0 {
+		progress.log.Info("going on with a pack that was ended: what it has written is used where this one would write the same",
+			"segments", n, "bytes", v.RewrittenBytes())
+	}
 	p, err := newPlan(ctx, v, nothing, tid, !e.opts.NoPackGC, progress)
 	if err != nil {
 		return d, false, err
@@ -81,7 +79,7 @@ func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dr
 	}
 	var written []string
 	defer func() { e.uploads.remove(written...) }()
-	segments, err := e.rewrite(ctx, p, progress, &written)
+	segments, err := e.rewrite(ctx, reign, p, progress, &written)
 	if err != nil {
 		return d, false, err
 	}
@@ -115,146 +113,6 @@ func (e *Engine) packView(ctx context.Context, v *base.View, tid zodb.Tid) (d dr
 		if err := bucket.Sleep(ctx, 50*time.Millisecond); err != nil {
 			return d, false, err
 		}
-	}
-}
-
-// rewritesAsync is how many segments are written anew at a time.
-func (e *Engine) rewritesAsync() int {
-	if e.opts.Unserved {
-		return 2
-	}
-	return 1
-}
-
-// rewrite writes the segments anew of which something is dropped, and returns all.
-// Neighbours become one, until it is large.
-func (e *Engine) rewrite(ctx context.Context, p *packPlan, progress *progress, written *[]string) (all []base.Segment, err error) {
-	next, stop := iter.Pull2(p.drops.Sorted())
-	defer stop()
-	drops := dropReader{next: next}
-	var groups []*rewriting
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(e.rewritesAsync())
-	defer func() {
-		if waited := g.Wait(); waited != nil {
-			err = waited // which is why the context has ended, too
-		}
-		for _, r := range groups {
-			if r.anew {
-				*written = append(*written, r.result.ID.Name())
-			}
-			if r.result.Txns > 0 {
-				all = append(all, r.result)
-			}
-		}
-	}()
-	done, total := int64(0), int64(0)
-	for i := range p.v.Segments {
-		total += p.v.Segments[i].Size
-	}
-	group := &rewriting{p: p}
-	end := func() {
-		if len(group.segments) == 0 {
-			return
-		}
-		r := group
-		groups = append(groups, r)
-		group = &rewriting{p: p}
-		g.Go(func() error {
-			seg, err := e.writeSegment(gctx, math.MaxInt, e.blocksAhead(), func(w *segment.Writer) error { return r.fill(gctx, w) })
-			r.result, r.anew = seg, err == nil
-			return err
-		})
-	}
-	for i := range p.v.Segments {
-		s := &p.v.Segments[i]
-		gone, err := drops.upTo(s.End())
-		if err == nil {
-			err = gctx.Err()
-		}
-		if err != nil {
-			return nil, err
-		}
-		if len(gone) == 0 || group.size >= fullSegment/2 {
-			end()
-		}
-		progress.tell("writing segments anew", done, total)
-		done += s.Size
-		if len(gone) == 0 {
-			groups = append(groups, &rewriting{result: *s})
-			continue
-		}
-		group.segments = append(group.segments, i)
-		group.gone = append(group.gone, gone...)
-		group.size += s.Size
-	}
-	end()
-	return nil, nil
-}
-
-// A rewriting is of segments that become one.
-type rewriting struct {
-	p        *packPlan
-	segments []int
-	gone     []segment.Key // what is dropped of them, in order
-	size     int64
-
-	result base.Segment // the one that they become
-	anew   bool         // it was written
-}
-
-// fill writes what is left of the segments.
-func (r *rewriting) fill(ctx context.Context, w *segment.Writer) error {
-	gone := r.gone
-	write := copyInto(w)
-	for _, i := range r.segments {
-		err := r.p.v.ScanWithout(ctx, i, segment.WithData|segment.WithReferences, gone, func(t *segment.Txn) error {
-			had := len(t.Records)
-			t.Records = slices.DeleteFunc(t.Records, func(rec segment.Record) bool {
-				drop := len(gone) > 0 && gone[0] == segment.Key{Tid: t.Tid, K: rec.K}
-				if drop {
-					gone = gone[1:]
-				}
-				return drop
-			})
-			if had > 0 && len(t.Records) == 0 && t.Tid <= r.p.tid {
-				return nil
-			}
-			return write(t)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if len(gone) > 0 {
-		return fmt.Errorf("%s is %w: it has no record %s, of which its index and references tell",
-			r.p.v.Segments[r.segments[0]].ID.Name(), zodb.ErrCorrupt, gone[0])
-	}
-	return nil
-}
-
-// A dropReader reads what is dropped, in the order of segments.
-type dropReader struct {
-	next func() ([]byte, error, bool)
-	one  *segment.Key // that was read and not yet returned
-}
-
-// upTo returns what is dropped of transactions up to a tid, beyond what it returned
-// before.
-func (r *dropReader) upTo(tid zodb.Tid) (keys []segment.Key, err error) {
-	for {
-		if r.one == nil {
-			b, err, ok := r.next()
-			if err != nil || !ok {
-				return keys, err
-			}
-			r.one = &segment.Key{Tid: zodb.Tid(binary.BigEndian.Uint64(b)), K: binary.BigEndian.Uint32(b[8:])}
-		}
-		if r.one.Tid > tid {
-			return keys, nil
-		}
-		keys = append(keys, *r.one)
-		r.one = nil
 	}
 }
 
@@ -335,6 +193,7 @@ func (e *Engine) adoptPack(ctx context.Context, reign int, p *packPlan, seen zod
 	// There were only flushes meanwhile, which have added to the ends.
 	b.Segments = append(slices.Clone(segments), b.Segments[len(p.v.Segments):]...)
 	b.Tables = append(slices.Clone(tables), b.Tables[len(p.v.Tables):]...)
+	b.Rewrites = nil
 	b.Packed = p.tid
 	b.Live -= p.before - p.live
 	b.BlobBytes -= p.blobsOf

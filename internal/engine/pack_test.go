@@ -573,7 +573,7 @@ func TestObjectsAreCountedRightlyAfterAPackOfWhatWasChangedMeanwhile(t *testing.
 				if seen, _, err = e.catchUp(t.Context(), p, seen); err != nil {
 					t.Fatal(err)
 				}
-				segs, err := e.rewrite(t.Context(), p, nil, new([]string))
+				segs, err := e.rewrite(t.Context(), e.reign(), p, nil, new([]string))
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -173,7 +173,7 @@ func (e *Engine) Restore(ctx context.Context, m Moment) (snapshot string, err er
 		}
 		now := e.snapshotNow(snapshot)
 		b.Snapshots = append(b.Snapshots, now)
-		b.Segments, b.Tables, b.Origins = past.Segments, past.Tables, past.Origins
+		b.Segments, b.Tables, b.Origins, b.Rewrites = past.Segments, past.Tables, past.Origins, nil
 		b.Packed, b.Live, b.BlobBytes = past.Packed, past.Live, past.BlobBytes
 		b.Rolled = now.Last + 1
 		_, err = e.adopt(ctx, b, txlog.BaseRestore, nil, nil)

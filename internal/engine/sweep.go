@@ -154,6 +154,7 @@ func (e *Engine) needed(ctx context.Context) (bases, pinned []*base.View, err er
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading what snapshot %s needs: %w", s.Name, err)
 		}
+		b.Rewrites = nil // only those of the present base are ever used
 		v, err := e.reader.View(ctx, b)
 		if err != nil {
 			return nil, nil, err

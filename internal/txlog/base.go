@@ -31,11 +31,12 @@ const (
 	BaseImport   BaseKind = 4 // transactions came from elsewhere
 	BaseSnapshot BaseKind = 5 // a snapshot was made or deleted
 	BaseRestore  BaseKind = 6 // the database went back to what it was
+	BaseRewrite  BaseKind = 7 // a pack that goes on has come so far; nothing is lost
 )
 
 var baseKinds = map[BaseKind]string{
 	BaseFlush: "flush", BaseMerge: "merge", BasePack: "pack",
-	BaseImport: "import", BaseSnapshot: "snapshot", BaseRestore: "restore",
+	BaseImport: "import", BaseSnapshot: "snapshot", BaseRestore: "restore", BaseRewrite: "rewrite",
 }
 
 func (k BaseKind) String() string {

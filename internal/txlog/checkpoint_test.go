@@ -498,6 +498,38 @@ func TestDeposedNodeGoesOnFromACheckpointWhenWhatItNeedsIsGone(t *testing.T) {
 	})
 }
 
+// The model of the protocol has found this. The first reads a checkpoint of the second
+// before it knows that it was taken over; that must not be the one from which it looks
+// for newer ones when it leads again.
+func TestDeposedNodeThatHasReadACheckpointOfItsSuccessorLeadsWithAllThatItSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s := bucket.NewMemory(), shelf{}
+		first, r1 := s.open(t, b, "first")
+		appendMany(first, 1, 5)
+		base, p := s.flushBase(t, first, r1)
+		second, r2 := s.open(t, b, "second")
+		appendMany(second, 6, 10)
+		s.checkpointed(t, second, r2)
+		if n, err := second.Trim(t.Context(), 0); err != nil || n == 0 {
+			t.Fatal(n, err)
+		}
+		second.Close()
+		if err := first.WriteCheckpoint(t.Context(), base, p); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Delete(t.Context(), HeadName); err != nil { // it is a hint only
+			t.Fatal(err)
+		}
+		time.Sleep(watchEvery) // it finds out, and follows
+		synctest.Wait()
+		if err := first.Lead(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r1.want(t, 10)
+		first.Close()
+	})
+}
+
 func TestCatchUpTakesWhatWasTrimmedNotForTheEndOfTheLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, s := bucket.NewMemory(), shelf{}

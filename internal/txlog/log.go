@@ -221,9 +221,14 @@ func (l *Log) tell() {
 // after returns a walk that goes on where a lead was lost.
 func (l *Log) after(p Position) *walker {
 	w := newWalker(l.home, l.observer)
+	w.p, w.adopted = p, make(map[BaseID]Slot)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	w.p, w.adopted, w.checkpoint = p, make(map[BaseID]Slot), l.mu.newest
+	if c := l.mu.newest; c != nil && c.Position.Slot <= p.Slot {
+		w.checkpoint = c
+	}
+	// Else the next leader has put it, and may have deleted what comes next here: a look
+	// must find it.
 	return w
 }
 

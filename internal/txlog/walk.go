@@ -25,7 +25,7 @@ type walker struct {
 	apply func(context.Context, *Object, Position) error
 
 	head       head            // the hint, or zero
-	checkpoint *Checkpoint     // the newest that is known, or nil
+	checkpoint *Checkpoint     // the newest that is known of those before p, or nil: a look is for what lies beyond
 	p          Position        // what it has come to
 	last       PutID           // of the last object applied since the last reset
 	based      Slot            // changes of the base up to this one are in the base it was reset to

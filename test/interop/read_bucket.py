@@ -322,9 +322,14 @@ class Database:
                     yield from (blob_name(record.blob) for record in transaction.records
                                 if record.blob)
             yield from (entry.name for entry in base.tables if not entry.origin)
+        yield from (entry.name for entry in self.rewritten())
         for transaction in self.tail:
             yield from map(payload_name, transaction.payloads)
             yield from (blob_name(record.blob) for record in transaction.records if record.blob)
+
+    def rewritten(self):
+        """What a pack that has not ended has made of segments."""
+        return [rewrite.into for rewrite in self.base.rewrites if rewrite.into]
 
     @reading
     def check(self):
@@ -354,6 +359,9 @@ class Database:
             check_payload(self.bucket, self.database, identity)
         for identity, size in (blobs | recent).items():
             for _ in self.blob(identity, size):
+                pass
+        for entry in self.rewritten():
+            for _ in self.segment(entry).transactions():
                 pass
 
 

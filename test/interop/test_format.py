@@ -1,9 +1,11 @@
 """doc/format.md is complete: a reader written from it finds all that was stored."""
 
+import hashlib
 import io
 import pickle
 import random
 import re
+import struct
 import subprocess
 import sys
 
@@ -226,6 +228,39 @@ def test_what_a_dead_leader_left_is_no_part_of_the_log(killed):
     assert _read(bucket)[0] == transactions
     done = _info(bucket)
     assert done.returncode == 0 and re.search(rf"^transactions +{len(transactions)}$", done.stdout, re.M)
+
+
+def test_what_a_pack_that_has_not_ended_has_made_is_needed_and_no_part_of_the_database(killed):
+    """A base gets such a list by hand: packs make one of 1 GiB and more only."""
+    bucket, _ = killed
+    transactions, _ = _read(bucket)
+    base = read_bucket.Database(bucket.path).base
+    path = bucket.path / read_bucket.base_name(base.id)
+    data = path.read_bytes()[:-32]
+    segment = base.segments[0]
+    entry = data[data.index(segment.id):][:88]
+    copied = bytes.fromhex("ab" * 16)
+    rewrites = (b"w" * 32 + struct.pack(">II", 1, 1) + segment.id + copied + entry[16:]
+                + b"v" * 32 + struct.pack(">II", 2, 0) + segment.id + copied)
+    count = data.index(segment.id) - 4
+    assert data[count:count + 4] == bytes(4)
+    data = data[:count] + struct.pack(">I", 2) + data[count + 4:] + rewrites
+    path.write_bytes(data + hashlib.sha256(data).digest())
+    name = f"segment/{copied.hex()}"
+    with pytest.raises(read_bucket.Damaged, match=name):
+        _read(bucket)
+    # It is what it should be if the id in it is.
+    (bucket.path / name).write_bytes((bucket.path / segment.name).read_bytes())
+    with pytest.raises(read_bucket.Damaged, match=name):
+        _read(bucket)
+
+    database = read_bucket.Database(bucket.path)
+    assert list(database.transactions()) == transactions and name in database.needed()
+    assert [(r.what, r.of, r.into and r.into.name) for r in database.base.rewrites] == [
+        (b"w" * 32, [segment.id], name), (b"v" * 32, [segment.id, copied], None)]
+    done = _info(bucket)
+    assert re.search(rf"^pack to go on with +2 segments written, {segment.size} bytes$",
+                     done.stdout, re.M), done.stdout + done.stderr
 
 
 def _bytes_of(dump):

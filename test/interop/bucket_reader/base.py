@@ -19,6 +19,7 @@ class Base:
     segments: list = dataclasses.field(default_factory=list)
     tables: list = dataclasses.field(default_factory=list)
     snapshots: list = dataclasses.field(default_factory=list)
+    rewrites: list = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -71,6 +72,14 @@ class Snapshot:
     name: str
 
 
+@dataclasses.dataclass
+class Rewrite:
+    """What a pack that has not ended has made of some segments."""
+    what: bytes
+    of: "list[bytes]"
+    into: "SegmentEntry | None"
+
+
 def end(entry):
     """The tid above which nothing of a segment or table is part of the database."""
     return min(entry.last, entry.limit) if entry.limit else entry.last
@@ -81,18 +90,16 @@ def base_name(identity):
 
 
 def parse_base(identity, data, database):
-    cursor, segments, _ = open_file(base_name(identity), data, b"s3zbas\r\n")
+    cursor, segments, _ = open_file(base_name(identity), data, b"s3zbas\r\n", version=3)
     cursor.check(cursor.take(16) == database and cursor.take(16) == identity,
                  "it is another base, or of another database")
     found = Base(identity, cursor.u64(), parse_position(cursor), cursor.u64(), cursor.u64(),
                  cursor.u64(), cursor.u64())
-    tables, snapshots, origins = cursor.u32(), cursor.u32(), cursor.u32()
+    tables, snapshots, origins, rewrites = (cursor.u32() for _ in range(4))
     for _ in range(origins):
         found.origins.append(Origin(cursor.take(16), cursor.text(MAX_NAME)))
     for _ in range(segments):
-        found.segments.append(SegmentEntry(
-            cursor.take(16), cursor.u32(), cursor.u64(), cursor.u32(),
-            *(cursor.u64() for _ in range(7))))
+        found.segments.append(parse_segment(cursor))
     for _ in range(tables):
         found.tables.append(TableEntry(
             cursor.take(16), cursor.u32(), cursor.u64(), cursor.u32(),
@@ -100,11 +107,33 @@ def parse_base(identity, data, database):
     for entries in found.segments, found.tables:
         last = 0
         for entry in entries:
-            cursor.check(last < entry.first <= entry.last and entry.origin <= origins,
-                         f"the entry of {entry.name} makes no sense")
+            check_entry(cursor, entry, last, origins)
             last = end(entry)
     for _ in range(snapshots):
         found.snapshots.append(Snapshot(cursor.take(16), cursor.u64(), cursor.u64(),
                                         cursor.text(MAX_NAME)))
+    for _ in range(rewrites):
+        found.rewrites.append(parse_rewrite(cursor))
     cursor.done()
+    return found
+
+
+def parse_segment(cursor):
+    return SegmentEntry(cursor.take(16), cursor.u32(), cursor.u64(), cursor.u32(),
+                        *(cursor.u64() for _ in range(7)))
+
+
+def check_entry(cursor, entry, last, origins):
+    cursor.check(last < entry.first <= entry.last and entry.origin <= origins,
+                 f"the entry of {entry.name} makes no sense")
+
+
+def parse_rewrite(cursor):
+    what, of, became = cursor.take(32), cursor.u32(), cursor.u32()
+    cursor.check(of and became <= 1, f"a rewrite of {of} segments into {became}")
+    found = Rewrite(what, [cursor.take(16) for _ in range(of)], None)
+    if became:
+        found.into = parse_segment(cursor)
+        check_entry(cursor, found.into, 0, 0)
+        cursor.check(found.into.transactions, f"{found.into.name} has no transactions")
     return found

@@ -156,11 +156,11 @@ class Cursor:
         return self.u32()
 
 
-def open_file(name, data, magic):
+def open_file(name, data, magic, version=2):
     """A file that ends with its SHA-256: a cursor behind the start, the number
     in that, and the hash."""
     cursor = Cursor(name, data)
-    number = cursor.start(magic, 2)
+    number = cursor.start(magic, version)
     cursor.check(len(data) >= 16 + 32, f"it ends after {len(data)} bytes")
     cursor.end = len(data) - 32
     digest = hashlib.sha256(data[:-32]).digest()
