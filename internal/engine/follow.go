@@ -218,8 +218,16 @@ func (e *Engine) expectedLocked(tid zodb.Tid, epoch txlog.Epoch) *expected {
 	return &x
 }
 
-// endEpochsLocked is called when the log has come to an epoch: what was expected of
-// earlier ones is not part of it.
+// Ended says of what was expected of earlier epochs that it is not part of the log.
+func (lo *logObserver) Ended(epoch txlog.Epoch) {
+	e := (*Engine)(lo)
+	e.state.Lock()
+	defer e.state.Unlock()
+	e.endEpochsLocked(epoch)
+}
+
+// endEpochsLocked is called when all of the epochs before one is settled: what was
+// expected of them, and is not, never will be.
 func (e *Engine) endEpochsLocked(epoch txlog.Epoch) {
 	if epoch == e.state.epoch {
 		return

@@ -33,6 +33,12 @@ type Observer interface {
 	// I/O.
 	Settled(s Settled)
 
+	// Ended is told that all of the epochs before one is settled. That a seal was settled
+	// does not say so: it may stand where an object of the log was deleted below a
+	// checkpoint that this node did not know; then Reset follows. A settled object of an
+	// epoch that is no seal says the same of the epochs before its own.
+	Ended(Epoch)
+
 	// Leads is told that this node leads from the position on, behind its seal. The
 	// log takes entries from then on.
 	Leads(Position)
