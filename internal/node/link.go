@@ -19,6 +19,7 @@ import (
 type link struct {
 	n       *Node
 	leader  txlog.Node
+	epoch   txlog.Epoch // that it leads
 	control *zeo.Client
 	heard   atomic.Int64 // when it spoke last, in nanoseconds since 1970
 	end     atomic.Uint64
@@ -46,7 +47,7 @@ func (n *Node) connect(ctx context.Context, end txlog.Position) *link {
 	if end.Leader.Address == "" || end.Leader.Address == n.opts.Engine.Address {
 		return nil // there is none yet, or it was this node before it was started anew
 	}
-	l := &link{n: n, leader: end.Leader}
+	l := &link{n: n, leader: end.Leader, epoch: end.Epoch}
 	l.mu.all = make(map[*zeo.Client]struct{})
 	l.mu.finishing = make(map[chan struct{}]struct{})
 	l.heard.Store(time.Now().UnixNano())
@@ -115,6 +116,10 @@ func (l *link) LogEnd(_, slot uint64, _ zodb.Tid) {
 	l.n.Log().Reaches(txlog.Slot(slot))
 }
 
+// over tells whether the log says that another node leads by now: the one at the other
+// end may not know it yet.
+func (l *link) over() bool { return l.n.Log().End().Epoch > l.epoch }
+
 // wait waits until the link is broken, and returns why.
 func (l *link) wait(ctx context.Context) error {
 	tick := time.NewTicker(silence / 10)
@@ -128,6 +133,9 @@ func (l *link) wait(ctx context.Context) error {
 		}
 		if err := l.control.Err(); err != nil {
 			return err
+		}
+		if l.over() {
+			return fmt.Errorf("%s leads now", l.n.Log().End().Leader)
 		}
 		if quiet := time.Since(time.Unix(0, l.heard.Load())); quiet > silence {
 			return fmt.Errorf("it says nothing any more (for %s)", quiet.Round(time.Millisecond))

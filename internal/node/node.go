@@ -315,7 +315,7 @@ func (n *Node) Sync(ctx context.Context) error {
 			}
 			continue // it leads no more
 		}
-		if l != nil {
+		if l != nil && !l.over() {
 			if slot, err := l.control.Sync(); err == nil {
 				return n.AwaitApplied(ctx, slot)
 			}

@@ -77,6 +77,9 @@ func (c *client) leave() {
 		c.zeo.Close()
 		c.zeo = nil
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.generation++
 }
 
 // invalidate takes in what others have committed.
@@ -90,8 +93,22 @@ func (c *client) invalidate(generation int, tid zodb.Tid, oids []zodb.Oid) {
 		delete(c.mu.cache, oid)
 		c.mu.invalidated[oid] = tid
 	}
-	c.w.history.announced(c, c.mu.last, tid)
+	if c.w.history.announced(tid); tid <= c.mu.last {
+		last := c.mu.last
+		c.w.background.Go(func() { c.ordered(generation, last, tid) })
+	}
 	c.mu.last = max(c.mu.last, tid)
+}
+
+// ordered judges that an invalidation came behind a later one: a node that has begun
+// anew at a checkpoint ends the connection.
+func (c *client) ordered(generation int, last, tid zodb.Tid) {
+	time.Sleep(3 * time.Second)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if generation == c.mu.generation {
+		c.w.history.problem("%s was told of %s after %s", c.name, tid, last)
+	}
 }
 
 // snapshot is the last transaction that the client has been told of.
