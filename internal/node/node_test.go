@@ -256,6 +256,30 @@ func TestWhatAFollowerHasReadInTheBucketIsSeenAtTheLeaderToo(t *testing.T) {
 	}
 }
 
+func TestAFollowerLeavesALeaderThatDoesNotKnowOfItsSuccessor(t *testing.T) {
+	memory := bucket.NewMemory()
+	b := faults.New(memory, faults.Config{})
+	first, honest := serve(t, b, newMutex().of(), "first"), newMutex()
+	defer b.ClearScript()
+	follower := serve(t, memory, honest.of(), "follower", func(o *Options) { o.Reluctance = func() time.Duration { return time.Hour } })
+	eventually(t, "it follows", func() bool { return follower.Status().Linked })
+	for _, kind := range []bucket.Kind{bucket.KindGet, bucket.KindGetRange} {
+		b.Script(faults.Rule{Kind: kind, Prefix: txlog.Prefix, Times: -1, Fault: faults.Fault{Action: faults.Error500}})
+	}
+	second := serve(t, memory, honest.of(), "second", func(o *Options) {
+		o.Dial = func(context.Context, string, zeo.ClientOptions) (*zeo.Client, error) { return nil, io.ErrUnexpectedEOF }
+	})
+	eventually(t, "there is another leader", func() bool { return second.Status().Leads })
+	eventually(t, "it is followed", func() bool {
+		follower.Log().Look()
+		s := follower.Status()
+		return s.Linked && s.Leader.Name == "second" && len(second.server.Followers("1")) == 1
+	})
+	if !first.Status().Leads {
+		t.Error("the first one knows")
+	}
+}
+
 func TestConflictOnAFollowerIsToldWhenItCanBeSeenThere(t *testing.T) {
 	nodes := cluster(t, bucket.NewMemory(), 3)
 	serial, err := commit(nodes[0], 1, zodb.NoTid, "first")
