@@ -16,6 +16,7 @@ FUZZTIME      ?= 10s
 BENCH         ?= .
 BENCHCOUNT    ?= 6
 KILLS         ?= 200
+SCHEDULES     ?= 1000000
 # How many interoperation tests run side by side.
 JOBS          ?= 2
 PYTEST_ARGS   ?=
@@ -49,7 +50,9 @@ vet:
 
 .PHONY: test-go
 test-go: servers .tools/versitygw $(VENV_STAMP) ## go test -race
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	@# Many more schedules than with the race detector, which takes ten times as long.
+	$(GO) test ./internal/simulation -run AnySchedule -sim.seeds=2500
 	$(GO) test -C tools/prometheus -count=1 ./...
 
 .PHONY: test-interop
@@ -82,6 +85,12 @@ $(VENV_STAMP): test/interop/requirements.txt
 	mkdir -p .tools
 	$(GO) build -C tools -o ../.tools/versitygw github.com/versity/versitygw/cmd/versitygw
 	touch $@
+
+.PHONY: simulate
+simulate: ## SCHEDULES (1000000) simulated schedules of whole nodes, some hours
+	@# It prints what fails, with its seed, and the counts of the end.
+	$(GO) test ./internal/simulation -run AnySchedule -timeout 0 -v -sim.seeds=$(SCHEDULES) | \
+	  { grep -v -e '--- PASS: .*/' -e '^=== ' || true; }
 
 .PHONY: race
 race: setup ## ZODB's race tests, RACETEST_REPEAT times each (100)

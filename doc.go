@@ -37,6 +37,7 @@
 //	internal/storagetest           what a zodb.Storage promises, as a suite; a storage in memory
 //	internal/buckettest            what a bucket promises, as a suite
 //	internal/buckettest/faults     a bucket with faults: lost answers, late writes, damaged reads
+//	internal/simulation            whole nodes in virtual time, through schedules that are drawn from seeds
 //	internal/buckettest/s3server   a real S3 server on the loopback interface
 //
 // Not Go packages of this module:

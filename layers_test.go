@@ -66,6 +66,8 @@ var layers = []layer{
 	{dir: "internal/buckettest/s3server", testing: true},
 	{dir: "internal/storagetest", imports: "internal/zodb", testing: true},
 
+	{dir: "internal/simulation", testing: true, tests: "internal/zodb internal/bucket internal/txlog internal/engine internal/zeo internal/node"},
+
 	{dir: "cmd/s3storage", imports: "everything", modules: "github.com/alecthomas/kong github.com/youmark/pkcs8"},
 }
 

@@ -102,16 +102,13 @@ const statusTimeout = 5 * time.Second
 func (c *statusCmd) followers(ctx context.Context, address string) (all []zeo.Follower, slot uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	client, err := zeo.Dial(ctx, address, zeo.ClientOptions{Storage: c.Storage})
+	client, err := zeo.Dial(ctx, address, zeo.ClientOptions{Storage: c.Storage, Node: "s3storage status"})
 	if err != nil {
 		return nil, 0, err
 	}
 	defer client.Close()
 	stop := context.AfterFunc(ctx, func() { client.Close() })
 	defer stop()
-	if err := client.Node("s3storage status", ""); err != nil {
-		return nil, 0, err
-	}
 	if _, slot, err = client.LogEnd(); err == nil {
 		all, err = client.Followers()
 	}

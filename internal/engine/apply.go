@@ -94,6 +94,9 @@ func (lo *logObserver) Settled(s txlog.Settled) {
 
 	e.state.Lock()
 	e.state.oidMark = max(e.state.oidMark, o.OidMark) // a seal has none
+	if o.Seal() == nil {
+		e.endEpochsLocked(o.Epoch)
+	}
 	e.growingLocked().extend(o.Size, s.End)
 	for i, entry := range o.Entries {
 		switch {
@@ -106,7 +109,6 @@ func (lo *logObserver) Settled(s txlog.Settled) {
 	if e.grownLocked() {
 		e.janitor.pokeFlush()
 	}
-	e.endEpochsLocked(s.End.Epoch)
 	if s.Data != nil {
 		for f := range e.state.followers {
 			f.LogObject(uint64(o.Slot), s.Data)

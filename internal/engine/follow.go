@@ -30,7 +30,7 @@ func (lo *logObserver) Leads(p txlog.Position) {
 	clear(e.state.adopting) // what the log has adopted, it has by now
 	e.state.Unlock()
 	e.oids.mu.Lock()
-	e.oids.next, e.oids.asked, e.oids.batch = max(1, mark), 0, 0 // 0 is the root's
+	e.oids.next, e.oids.asked, e.oids.batch = max(1, mark), mark, 0 // oid 0 is the root's
 	e.oids.mu.Unlock()
 	e.seq.Lock()
 	e.seq.last, e.seq.packs = last, packs
@@ -152,6 +152,13 @@ func (e *Engine) AwaitApplied(ctx context.Context, slot uint64) error {
 	})
 }
 
+// AwaitSent implements zodb.Leader.
+func (e *Engine) AwaitSent(ctx context.Context) error {
+	reign := e.reign()
+	sent := e.log.Sent()
+	return e.awaitLead(ctx, reign, func() bool { return e.growingLocked().end.Slot >= sent })
+}
+
 // sequenced names a transaction that another node has sequenced: two leaders may give
 // the same tid.
 type sequenced struct {
@@ -212,8 +219,16 @@ func (e *Engine) expectedLocked(tid zodb.Tid, epoch txlog.Epoch) *expected {
 	return &x
 }
 
-// endEpochsLocked is called when the log has come to an epoch: what was expected of
-// earlier ones is not part of it.
+// Ended says of what was expected of earlier epochs that it is not part of the log.
+func (lo *logObserver) Ended(epoch txlog.Epoch) {
+	e := (*Engine)(lo)
+	e.state.Lock()
+	defer e.state.Unlock()
+	e.endEpochsLocked(epoch)
+}
+
+// endEpochsLocked is called when all of the epochs before one is settled: what was
+// expected of them, and is not, never will be.
 func (e *Engine) endEpochsLocked(epoch txlog.Epoch) {
 	if epoch == e.state.epoch {
 		return

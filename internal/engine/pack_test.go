@@ -438,6 +438,22 @@ func TestAServerThatWasTakenOverDeletesNothing(t *testing.T) {
 	}
 }
 
+func TestAServerThatHasWrittenNothingAndWasTakenOverDeletesNothing(t *testing.T) {
+	b := bucket.NewMemory()
+	before := openEngine(t, b)
+	t1 := storeBlob(t, before, 0, 0, record("blob"), "content")
+	closeEngine(t, before)
+	first := openEngine(t, b) // the log has a high-water mark already, which proves nothing
+	second := openEngine(t, b)
+	t2 := storeBlob(t, second, 0, t1, record("blob"), "the second's")
+	if err := first.sweep(t.Context()); !errors.Is(err, zodb.ErrReadOnly) {
+		t.Error(err)
+	}
+	if content, err := loadBlob(t, second, 0, t2); err != nil || content != "the second's" {
+		t.Errorf("%q, %v", content, err)
+	}
+}
+
 // Who waits may come to look only when the log is followed already.
 func TestWhatAnotherLeaderDidIsNotTakenForWhatWasWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

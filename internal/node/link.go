@@ -2,8 +2,9 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,21 +19,21 @@ import (
 type link struct {
 	n       *Node
 	leader  txlog.Node
+	epoch   txlog.Epoch // that it leads
 	control *zeo.Client
 	heard   atomic.Int64 // when it spoke last, in nanoseconds since 1970
 	end     atomic.Uint64
 	turn    atomic.Int64 // how many others had better ask for the lead before this node
-
-	// finishing is shared by those who wait for the leader to take a transaction, and
-	// held while an object of its log is handed on: whoever waits for a
-	// transaction in it has said so by then.
-	finishing sync.RWMutex
 
 	mu struct {
 		sync.Mutex
 		closed bool
 		idle   []*zeo.Client
 		all    map[*zeo.Client]struct{}
+
+		// finishing are those who wait for the leader to take a transaction, each
+		// closed when it has said so to the engine.
+		finishing map[chan struct{}]struct{}
 	}
 }
 
@@ -47,8 +48,9 @@ func (n *Node) connect(ctx context.Context, end txlog.Position) *link {
 	if end.Leader.Address == "" || end.Leader.Address == n.opts.Engine.Address {
 		return nil // there is none yet, or it was this node before it was started anew
 	}
-	l := &link{n: n, leader: end.Leader}
+	l := &link{n: n, leader: end.Leader, epoch: end.Epoch}
 	l.mu.all = make(map[*zeo.Client]struct{})
+	l.mu.finishing = make(map[chan struct{}]struct{})
 	l.heard.Store(time.Now().UnixNano())
 	c, err := l.dial(ctx, l)
 	if err != nil {
@@ -70,26 +72,42 @@ func (n *Node) connect(ctx context.Context, end txlog.Position) *link {
 func (l *link) dial(ctx context.Context, follower zeo.LogFollower) (*zeo.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	c, err := l.n.opts.Dial(ctx, l.leader.Address, zeo.ClientOptions{Storage: l.n.opts.Storage, Follower: follower})
-	if err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	err = c.Node(l.n.opts.Engine.Node, l.n.opts.Engine.Address)
-	if !stop() || err != nil {
-		c.Close()
-		return nil, errors.Join(err, ctx.Err())
-	}
-	return c, nil
+	return l.n.opts.Dial(ctx, l.leader.Address, zeo.ClientOptions{
+		Storage: l.n.opts.Storage, Node: l.n.opts.Engine.Node, Address: l.n.opts.Engine.Address, Follower: follower,
+	})
 }
 
 // LogObject implements zeo.LogFollower.
 func (l *link) LogObject(slot uint64, data []byte) {
 	l.heard.Store(time.Now().UnixNano())
 	l.end.Store(max(l.end.Load(), slot+1))
-	l.finishing.Lock()
+	l.awaitFinishing() // whoever waits for a transaction in it has said so by then
 	l.n.Log().Offer(txlog.Slot(slot), data)
-	l.finishing.Unlock()
+}
+
+// beginFinish notes somebody who waits for the leader to take a transaction, until
+// end is called.
+func (l *link) beginFinish() (end func()) {
+	f := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.finishing[f] = struct{}{}
+	return func() {
+		l.mu.Lock()
+		delete(l.mu.finishing, f)
+		l.mu.Unlock()
+		close(f)
+	}
+}
+
+// awaitFinishing waits for those who wait for the leader now.
+func (l *link) awaitFinishing() {
+	l.mu.Lock()
+	now := slices.Collect(maps.Keys(l.mu.finishing))
+	l.mu.Unlock()
+	for _, f := range now {
+		<-f
+	}
 }
 
 // LogEnd implements zeo.LogFollower.
@@ -99,6 +117,10 @@ func (l *link) LogEnd(_, slot uint64, _ zodb.Tid, turn int) {
 	l.end.Store(max(l.end.Load(), slot))
 	l.n.Log().Reaches(txlog.Slot(slot))
 }
+
+// over tells whether the log says that another node leads by now: the one at the other
+// end may not know it yet.
+func (l *link) over() bool { return l.n.Log().End().Epoch > l.epoch }
 
 // wait waits until the link is broken, and returns why.
 func (l *link) wait(ctx context.Context) error {
@@ -112,6 +134,9 @@ func (l *link) wait(ctx context.Context) error {
 			return l.control.Err()
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+		if l.over() {
+			return fmt.Errorf("%s leads now", l.n.Log().End().Leader)
 		}
 		if quiet := time.Since(time.Unix(0, l.heard.Load())); quiet > silence {
 			return fmt.Errorf("it says nothing any more (for %s)", quiet.Round(time.Millisecond))

@@ -314,7 +314,8 @@ func (n *Node) lead(ctx context.Context) error {
 func (n *Node) ReadOnly() error { return nil }
 
 // Sync implements zodb.Synced. Where the leader is not reached, this node asks the
-// bucket.
+// bucket. A leader waits until it knows what has become of the objects that it is putting:
+// another node may have read them, and shown them to its clients, before.
 func (n *Node) Sync(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.opts.Wait)
 	defer cancel()
@@ -323,10 +324,13 @@ func (n *Node) Sync(ctx context.Context) error {
 		l, changed := n.mu.link, n.mu.changed
 		n.mu.Unlock()
 		if n.Engine.ReadOnly() == nil { // looked at last: changed tells of what comes later
-			return nil
+			if err := n.AwaitSent(ctx); err == nil || ctx.Err() != nil {
+				return err
+			}
+			continue // it leads no more
 		}
-		if l != nil {
-			if _, slot, err := l.control.LogEnd(); err == nil {
+		if l != nil && !l.over() {
+			if slot, err := l.control.Sync(); err == nil {
 				return n.AwaitApplied(ctx, slot)
 			}
 		}

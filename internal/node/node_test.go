@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/buckettest/faults"
 	"s3storage/internal/engine"
 	"s3storage/internal/storagetest"
 	"s3storage/internal/txlog"
@@ -213,6 +214,72 @@ func TestNodesSeeOneDatabase(t *testing.T) {
 	}
 }
 
+// A leader whose put has no answer is the last to know that it stands.
+func TestWhatAFollowerHasReadInTheBucketIsSeenAtTheLeaderToo(t *testing.T) {
+	memory, m := bucket.NewMemory(), newMutex()
+	b := faults.New(memory, faults.Config{})
+	leader := serve(t, b, m.of(), "leader")
+	follower := serve(t, memory, m.of(), "follower")
+	third := serve(t, memory, m.of(), "third")
+	for _, n := range []*served{follower, third} {
+		eventually(t, "it follows", func() bool { return n.Status().Linked })
+	}
+	b.Script(
+		faults.Rule{Kind: bucket.KindPutIfAbsent, Prefix: txlog.Prefix, Fault: faults.Fault{Action: faults.Lost}},
+		faults.Rule{Kind: bucket.KindPutIfAbsent, Prefix: txlog.Prefix, Times: -1, Fault: faults.Fault{Action: faults.Never}},
+	)
+	committed := make(chan error, 1)
+	go func() {
+		_, err := commit(leader, 1, zodb.NoTid, "state")
+		committed <- err
+	}()
+	eventually(t, "the follower sees it", func() bool {
+		follower.Log().Look()
+		return follower.LastTransaction() > 0
+	})
+	seen := follower.LastTransaction()
+	var wg sync.WaitGroup
+	for _, n := range []*served{leader, third} {
+		wg.Go(func() {
+			if err := n.Sync(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if last := n.LastTransaction(); last < seen {
+				t.Errorf("a client that comes from the follower, at %s, finds %s", seen, last)
+			}
+		})
+	}
+	time.AfterFunc(100*time.Millisecond, b.ClearScript) // were it sooner, the mistake might not be seen
+	wg.Wait()
+	if err := <-committed; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAFollowerLeavesALeaderThatDoesNotKnowOfItsSuccessor(t *testing.T) {
+	memory := bucket.NewMemory()
+	b := faults.New(memory, faults.Config{})
+	first, honest := serve(t, b, newMutex().of(), "first"), newMutex()
+	defer b.ClearScript()
+	follower := serve(t, memory, honest.of(), "follower", func(o *Options) { o.Reluctance = func() time.Duration { return time.Hour } })
+	eventually(t, "it follows", func() bool { return follower.Status().Linked })
+	for _, kind := range []bucket.Kind{bucket.KindGet, bucket.KindGetRange} {
+		b.Script(faults.Rule{Kind: kind, Prefix: txlog.Prefix, Times: -1, Fault: faults.Fault{Action: faults.Error500}})
+	}
+	second := serve(t, memory, honest.of(), "second", func(o *Options) {
+		o.Dial = func(context.Context, string, zeo.ClientOptions) (*zeo.Client, error) { return nil, io.ErrUnexpectedEOF }
+	})
+	eventually(t, "there is another leader", func() bool { return second.Status().Leads })
+	eventually(t, "it is followed", func() bool {
+		follower.Log().Look()
+		s := follower.Status()
+		return s.Linked && s.Leader.Name == "second" && len(second.server.Followers("1")) == 1
+	})
+	if !first.Status().Leads {
+		t.Error("the first one knows")
+	}
+}
+
 func TestConflictOnAFollowerIsToldWhenItCanBeSeenThere(t *testing.T) {
 	nodes := cluster(t, bucket.NewMemory(), 3)
 	serial, err := commit(nodes[0], 1, zodb.NoTid, "first")
@@ -247,24 +314,17 @@ func TestALinkIsClosedAlsoWhenTheLeaderDoesNotAnswerAFinish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.finishing.RLock() // as the call does, until its connection is at its end
+	end := l.beginFinish() // as the call does, until its connection is at its end
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for c.Err() == nil && t.Context().Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
-		l.finishing.RUnlock()
+		end()
 	})
 	if _, err := commit(nodes[0], 1, zodb.NoTid, "state"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "an object of the log waits for the finish", func() bool {
-		free := l.finishing.TryRLock()
-		if free {
-			l.finishing.RUnlock()
-		}
-		return !free
-	})
 	eventually(t, "the silence is heard, and there is another link", func() bool { now := link(); return now != nil && now != l })
 	wg.Wait()
 }

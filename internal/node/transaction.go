@@ -338,7 +338,7 @@ func (r *remote) Vote(ctx context.Context) (zodb.Ballot, error) {
 func (r *remote) Finish(done func(*zodb.Commit, error)) {
 	n, start := r.link.n, time.Now()
 	begun := n.do(func() {
-		r.link.finishing.RLock()
+		end := r.link.beginFinish()
 		tid, epoch, err := r.c.Finish(txnID)
 		if err == nil {
 			n.Expect(tid, epoch, r.origin, func(c *zodb.Commit, err error) {
@@ -346,7 +346,7 @@ func (r *remote) Finish(done func(*zodb.Commit, error)) {
 				done(c, err)
 			})
 		}
-		r.link.finishing.RUnlock()
+		end()
 		switch {
 		case err == nil:
 			r.back()

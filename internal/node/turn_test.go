@@ -49,14 +49,11 @@ func TestForEachStorageAnotherNodeIsTheFirstToLeadNext(t *testing.T) {
 	follow := func(storage, address string) (*turn, *zeo.Client) {
 		told := &turn{}
 		told.Store(-1)
-		c, err := zeo.Dial(t.Context(), l.Addr().String(), zeo.ClientOptions{Storage: storage, Follower: told})
+		c, err := zeo.Dial(t.Context(), l.Addr().String(), zeo.ClientOptions{Storage: storage, Node: "node", Address: address, Follower: told})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		if err := c.Node("node", address); err != nil {
-			t.Fatal(err)
-		}
 		if _, _, err := c.Follow(); err != nil {
 			t.Fatal(err)
 		}

@@ -563,6 +563,55 @@ func TestCatchUpTakesWhatWasTrimmedNotForTheEndOfTheLog(t *testing.T) {
 	})
 }
 
+// The simulation of nodes has found this: transactions that were part of an epoch were said
+// not to be.
+func TestTheEndOfAnEpochIsNotToldOfASealThatMeansNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s := bucket.NewMemory(), shelf{}
+		leader, r := s.open(t, b, "leader")
+		appendMany(leader, 1, 5)
+		flush(t, leader)
+		f, err := ReadFormat(t.Context(), b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var logs []*Log
+		var recorders []*recorder
+		for range 2 {
+			r := &recorder{bases: s}
+			l, err := Follow(t.Context(), b, f, r, Options{Logger: silent()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Poll(0) // it is told of nothing, as one that stands still
+			logs, recorders = append(logs, l), append(recorders, r)
+		}
+		synctest.Wait()
+		appendMany(leader, 6, 10)
+		s.checkpointed(t, leader, r)
+		if n, err := leader.Trim(t.Context(), 0); err != nil || n == 0 {
+			t.Fatal(n, err)
+		}
+		appendMany(leader, 11, 12)
+		flush(t, leader)
+		// Its first seal goes where an object was deleted, and there the other one finds it.
+		if err := logs[0].Lead(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := logs[1].CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range recorders {
+			r.want(t, 12)
+			if !slices.Equal(r.ended, []int{12}) {
+				t.Errorf("log %d was told of ends of epochs when it had %v transactions", i, r.ended)
+			}
+			logs[i].Close()
+		}
+		leader.Close()
+	})
+}
+
 func TestBranchBeginsWithACheckpoint(t *testing.T) {
 	b, s := bucket.NewMemory(), shelf{BaseID{1}: count(1, 3)}
 	f := sampleFormat()

@@ -228,16 +228,19 @@ func (l *Log) follow(w *walker) {
 }
 
 // walkBeyond is walk for a node that follows. If it does not get on, and that is
-// doubted, it looks for a checkpoint beyond.
+// doubted, or if it ends at a seal, it looks for a checkpoint beyond.
 func (w *walker) walkBeyond(ctx context.Context, doubted bool) error {
 	from := w.p
-	if err := w.walk(ctx); err != nil || w.p != from || !doubted {
-		return err
+	err := w.walk(ctx)
+	for err == nil && (w.sealed != 0 || doubted && w.p == from) {
+		doubted = false
+		at := w.p
+		if err = w.lookBeyond(ctx); err != nil || w.p == at {
+			break
+		}
+		err = w.walk(ctx)
 	}
-	if err := w.lookBeyond(ctx); err != nil || w.p == from {
-		return err
-	}
-	return w.walk(ctx)
+	return err
 }
 
 // takeOffered applies offered objects that follow what the walk has come to. It

@@ -33,6 +33,12 @@ type Observer interface {
 	// I/O.
 	Settled(s Settled)
 
+	// Ended is told that all of the epochs before one is settled. That a seal was settled
+	// does not say so: it may stand where an object of the log was deleted below a
+	// checkpoint that this node did not know; then Reset follows. A settled object of an
+	// epoch that is no seal says the same of the epochs before its own.
+	Ended(Epoch)
+
 	// Leads is told that this node leads from the position on, behind its seal. The
 	// log takes entries from then on.
 	Leads(Position)
@@ -107,6 +113,17 @@ func (l *Log) End() Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.endLocked()
+}
+
+// Sent returns the slot behind the newest object that this node has begun to put as
+// leader: all before it may be part of the log, though it is not known yet.
+func (l *Log) Sent() Slot {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.leader != nil && !l.mu.lost {
+		return l.mu.leader.next.Slot
+	}
+	return l.mu.end.Slot
 }
 
 func (l *Log) endLocked() Position {

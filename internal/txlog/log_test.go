@@ -30,6 +30,7 @@ type recorder struct {
 	lost    *Lost
 	failed  []zodb.Tid
 	reigns  int
+	ended   []int              // how many were settled when it was told that an epoch is at its end
 	tell    func(Slot, []byte) // of what this node has written, if not nil
 	leads   func()             // called when this node leads, if not nil
 }
@@ -85,6 +86,14 @@ func (r *recorder) Leads(Position) {
 	r.reigns++
 	if r.leads != nil {
 		r.leads()
+	}
+}
+
+func (r *recorder) Ended(e Epoch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e > 1 {
+		r.ended = append(r.ended, len(r.settled))
 	}
 }
 

@@ -83,6 +83,7 @@ func newWalker(h home, o Observer) *walker {
 	return &walker{
 		home:  h,
 		reset: o.Reset,
+		ended: o.Ended,
 		apply: func(ctx context.Context, obj *Object, end Position) error {
 			if obj.changesBase() {
 				if err := o.Fetch(ctx, obj); err != nil {
@@ -179,7 +180,7 @@ func (w *walker) putSeal(ctx context.Context, seal *Object) (stands bool, err er
 	if err != nil {
 		return false, err
 	}
-	w.p, w.last = end, seal.Put
+	w.moveTo(end, seal)
 	return true, nil
 }
 

@@ -73,4 +73,6 @@ func (n *simNode) Settled(s Settled) {
 
 func (n *simNode) Leads(Position) {}
 
+func (n *simNode) Ended(Epoch) {}
+
 func (n *simNode) Deposed(Lost, []Entry) {}

@@ -24,10 +24,14 @@ type walker struct {
 	// told of the object again, or of a reset.
 	apply func(context.Context, *Object, Position) error
 
+	// ended is told that all of the epochs before one has been applied. It may be nil.
+	ended func(Epoch)
+
 	head       head            // the hint, or zero
 	checkpoint *Checkpoint     // the newest that is known of those before p, or nil: a look is for what lies beyond
 	p          Position        // what it has come to
 	last       PutID           // of the last object applied since the last reset
+	sealed     Slot            // of the first of the seals applied last that may mean nothing; 0 if there is none
 	based      Slot            // changes of the base up to this one are in the base it was reset to
 	adopted    map[BaseID]Slot // bases since the checkpoint, and its own
 }
@@ -69,6 +73,7 @@ func (w *walker) resetTo(ctx context.Context, c *Checkpoint) error {
 		err := w.reset(ctx, c)
 		if err == nil {
 			w.checkpoint, w.p, w.last, w.based, w.adopted = c, Start(), PutID{}, 0, make(map[BaseID]Slot)
+			w.sealed = 0
 			if c != nil {
 				w.p = c.Position
 				w.based, w.adopted[c.Base] = c.Adopted, c.Adopted
@@ -97,6 +102,9 @@ func lost(err error) bool {
 // look looks for a newer checkpoint and begins anew there if there is one.
 func (w *walker) look(ctx context.Context) (found bool, err error) {
 	c, err := w.newestAfter(ctx, w.number())
+	if err == nil && c == nil {
+		w.settleSeals()
+	}
 	if err != nil || c == nil {
 		return false, err
 	}
@@ -104,13 +112,31 @@ func (w *walker) look(ctx context.Context) (found bool, err error) {
 }
 
 // lookBeyond is look for a walk that waits for the next object: it begins anew
-// only at a checkpoint beyond where it is.
+// only at a checkpoint beyond where it is, or beyond a seal that may mean nothing.
 func (w *walker) lookBeyond(ctx context.Context) error {
 	c, err := w.newestAfter(ctx, w.number())
-	if err != nil || c == nil || c.Position.Slot <= w.p.Slot {
+	if err != nil {
 		return err
 	}
+	from := w.p.Slot
+	if w.sealed != 0 {
+		from = w.sealed
+	}
+	if c == nil || c.Position.Slot <= from {
+		w.settleSeals()
+		return nil
+	}
 	return w.resetTo(ctx, c)
+}
+
+// settleSeals is called when a look has found no checkpoint beyond the seals that were
+// applied last: none of them stands in a slot whose object was deleted, so the epochs
+// that they end are at their end.
+func (w *walker) settleSeals() {
+	if w.sealed != 0 && w.ended != nil {
+		w.ended(w.p.Epoch)
+	}
+	w.sealed = 0
 }
 
 // walk applies the objects from where it is on, in order, until it finds a free
@@ -159,9 +185,21 @@ func (w *walker) take(ctx context.Context, o *Object, end Position) error {
 	if err := w.apply(ctx, o, end); err != nil {
 		return err
 	}
-	w.p, w.last = end, o.Put
+	w.moveTo(end, o)
 	o.adopt(w.adopted)
 	return nil
+}
+
+// moveTo moves behind an object that was applied. One that is no seal shows that those
+// before it mean something: a leader writes only when it has looked.
+func (w *walker) moveTo(end Position, o *Object) {
+	w.p, w.last = end, o.Put
+	switch {
+	case o.Seal() == nil:
+		w.sealed = 0
+	case w.sealed == 0:
+		w.sealed = o.Slot
+	}
 }
 
 // Walk reads the log of a bucket that holds a database, from its newest

@@ -83,7 +83,9 @@ func (c *conn) call(m *Message, owned bool) error {
 	switch {
 	case m.Name == "register" && c.storage == nil:
 		meth, answer = method{min: 2, max: 2}, (*conn).register
-	case m.Name == "register":
+	case m.Name == "s3_register" && c.storage == nil:
+		meth, answer = method{min: 3, max: 3}, (*conn).registerNode
+	case m.Name == "register", m.Name == "s3_register":
 		return violation("register was called twice")
 	case !known:
 		return violation("there is no method %.100q", m.Name)
@@ -136,22 +138,12 @@ func (c *conn) later(k *call, f func(ctx context.Context) (any, error)) (any, er
 
 // register(storage, read only) -> last tid
 func (c *conn) register(k *call) (any, error) {
-	name, ok := k.args[0].(string)
-	if !ok {
-		return nil, k.wrong(0, "storage", "str")
-	}
 	readOnly, ok := truth(k.args[1])
 	if !ok {
 		return nil, k.wrong(1, "read_only", "bool")
 	}
-	storage, ok := c.srv.storages[name]
-	if !ok {
-		return nil, &Error{classValue, Tuple{fmt.Sprintf("unknown storage: %.100s", name)}}
-	}
-	if c.mayOnlyRead != "" && !readOnly {
-		return nil, c.onlyReads()
-	}
-	if err := storage.ReadOnly(); err != nil && !readOnly {
+	name, storage, err := c.wanted(k, readOnly)
+	if err != nil {
 		return nil, err
 	}
 	if s, ok := storage.(zodb.Synced); ok {
@@ -160,14 +152,9 @@ func (c *conn) register(k *call) (any, error) {
 			return nil, err
 		}
 	}
-	c.name, c.readOnly, c.news = name, readOnly, c.srv.news[name]
-	c.cached, _ = storage.(zodb.CachedLoader)
-	c.frames.Max = c.srv.opts.MaxFrame
-
 	c.out.hold()
-	c.registered.Store(&name) // others may send info from now on
+	c.enterStorage(name, storage, readOnly)
 	tid := storage.Subscribe(c)
-	c.storage = storage
 	var frame []byte
 	if !k.oneWay {
 		frame, _ = c.enc.AppendReply(nil, k.id, tid) // the id came in this encoding
@@ -175,6 +162,34 @@ func (c *conn) register(k *call) (any, error) {
 	c.out.release(frame)
 	c.log.Info("registered", "storage", name, "read-only", readOnly, "encoding", c.enc.String())
 	return nil, errLater
+}
+
+// wanted returns the storage that the first argument names, unless it may not be used.
+func (c *conn) wanted(k *call, readOnly bool) (name string, storage zodb.Storage, err error) {
+	name, ok := k.args[0].(string)
+	if !ok {
+		return "", nil, k.wrong(0, "storage", "str")
+	}
+	storage, ok = c.srv.storages[name]
+	if !ok {
+		return "", nil, &Error{classValue, Tuple{fmt.Sprintf("unknown storage: %.100s", name)}}
+	}
+	if c.mayOnlyRead != "" && !readOnly {
+		return "", nil, c.onlyReads()
+	}
+	if err := storage.ReadOnly(); err != nil && !readOnly {
+		return "", nil, err
+	}
+	return name, storage, nil
+}
+
+// enterStorage has further calls be about a storage.
+func (c *conn) enterStorage(name string, storage zodb.Storage, readOnly bool) {
+	c.name, c.readOnly, c.news = name, readOnly, c.srv.news[name]
+	c.cached, _ = storage.(zodb.CachedLoader)
+	c.frames.Max = c.srv.opts.MaxFrame
+	c.registered.Store(&name) // others may send info from now on
+	c.storage = storage
 }
 
 // get_info() -> dict

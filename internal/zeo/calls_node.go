@@ -2,6 +2,7 @@ package zeo
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,7 +15,7 @@ import (
 // ZEO protocol; stock clients do not make them. They give no more rights than ZEO's
 // own calls: whoever may read may follow, whoever may write may commit.
 //
-//	s3_node(name, address)            this connection is another node's: it is told of
+//	s3_register(storage, name, address) -> tid  register, for another node: it is told of
 //	                                  no commits. Fails where this node does not lead
 //	s3_follow() -> (epoch, slot)      from there on s3_log(slot, object) is sent for
 //	                                  each object that becomes part of the log, and
@@ -22,6 +23,7 @@ import (
 //	                                  second; turn is how many others had better ask for
 //	                                  the lead before this one, when the leader is lost
 //	s3_end() -> (epoch, slot)         where the log ends
+//	s3_sync() -> slot                 the same, when what is being put is part of it
 //	s3_followers() -> [(name, address, slot)]  who follows, and how far each is
 //	s3_applied(slot)                  one-way: how far the other node is
 //	s3_finish(id) -> (tid, epoch)     tpc_finish that does not wait for the log
@@ -29,9 +31,9 @@ import (
 //	s3_blob(id), s3_forget(id)        a blob that the other node puts, or has put
 //	s3_store_blob(oid, serial, data, blob id, size, id)
 var nodeMethods = map[string]method{
-	"s3_node":       {2, 2, (*conn).isNode},
 	"s3_follow":     {0, 0, ofNode((*conn).follow)},
 	"s3_end":        {0, 0, ofNode((*conn).nodeEnd)},
+	"s3_sync":       {0, 0, ofNode((*conn).nodeSync)},
 	"s3_followers":  {0, 0, ofNode((*conn).followers)},
 	"s3_applied":    {1, 1, ofNode((*conn).nodeApplied)},
 	"s3_finish":     {1, 1, ofNode((*conn).nodeFinish)},
@@ -58,31 +60,35 @@ type otherNode struct {
 	blobs   map[[16]byte]struct{}
 }
 
-// isNode says that this connection is another node's.
-func (c *conn) isNode(k *call) (any, error) {
-	name, ok := k.args[0].(string)
+// registerNode registers another node. Unlike a client it is not told of transactions,
+// and waits for nothing: it asks when it has to.
+func (c *conn) registerNode(k *call) (any, error) {
+	storageName, storage, err := c.wanted(k, false)
+	if err != nil {
+		return nil, err
+	}
+	name, ok := k.args[1].(string)
 	if !ok {
-		return nil, k.wrong(0, "name", "str")
+		return nil, k.wrong(1, "name", "str")
 	}
-	address, ok := k.args[1].(string)
+	address, ok := k.args[2].(string)
 	if !ok {
-		return nil, k.wrong(1, "address", "str")
+		return nil, k.wrong(2, "address", "str")
 	}
-	if c.peer() != nil {
-		return nil, violation("s3_node was called twice")
-	}
-	leader, ok := c.storage.(zodb.Leader)
+	leader, ok := storage.(zodb.Leader)
 	if !ok {
 		return nil, errNotLeader
 	}
-	if _, _, _, err := leader.LogEnd(); err != nil {
+	_, _, last, err := leader.LogEnd()
+	if err != nil {
 		return nil, errNotLeader
 	}
-	c.storage.Unsubscribe(c)
+	c.enterStorage(storageName, storage, false)
 	c.mu.Lock()
 	c.mu.peer = &otherNode{leader: leader, name: name[:min(len(name), maxLabel)], address: address[:min(len(address), maxLabel)], blobs: make(map[[16]byte]struct{})}
 	c.mu.Unlock()
-	return nil, nil
+	c.log.Info("registered", "storage", storageName, "node", name, "encoding", c.enc.String())
+	return last, nil
 }
 
 func (c *conn) peer() *otherNode {
@@ -96,7 +102,7 @@ func ofNode(answer func(*conn, *otherNode, *call) (any, error)) func(*conn, *cal
 	return func(c *conn, k *call) (any, error) {
 		p := c.peer()
 		if p == nil {
-			return nil, violation("s3_node has to be called first")
+			return nil, violation("%s is for those who call s3_register", k.name)
 		}
 		return answer(c, p, k)
 	}
@@ -163,6 +169,19 @@ func (c *conn) nodeEnd(p *otherNode, _ *call) (any, error) {
 		return nil, errNotLeader
 	}
 	return Tuple{int64(epoch), int64(slot)}, nil
+}
+
+func (c *conn) nodeSync(p *otherNode, k *call) (any, error) {
+	return c.later(k, func(ctx context.Context) (any, error) {
+		if err := p.leader.AwaitSent(ctx); err != nil {
+			return nil, errNotLeader
+		}
+		_, slot, _, err := p.leader.LogEnd()
+		if err != nil {
+			return nil, errNotLeader
+		}
+		return int64(slot), nil
+	})
 }
 
 func (c *conn) followers(_ *otherNode, _ *call) (any, error) {

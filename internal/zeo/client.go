@@ -25,6 +25,11 @@ type ClientOptions struct {
 	Encoding Encoding // 0 takes what the server offers
 	MaxFrame int      // 0 stands for DefaultMaxFrame
 
+	// Node, if set, is the name, for people, of the node whose connection this is, and
+	// Address is where others reach it, empty where they do not. It fails where the other
+	// end does not lead, and is not told of transactions.
+	Node, Address string
+
 	// OnInvalidate, if set, is told of the transactions of others, in the
 	// goroutine that reads the connection. Without it, invalidations are
 	// counted and their objects never decoded.
@@ -63,6 +68,7 @@ type Client struct {
 		err   error // why the connection ended
 		next  int64
 		calls map[int64]chan clientReply
+		idle  []chan clientReply // of calls that have their replies
 		loads map[loadKey]*clientLoad
 		spare *clientLoad
 		blobs map[blobKey]*clientBlob
@@ -124,7 +130,11 @@ func NewClient(conn net.Conn, options ClientOptions) (*Client, error) {
 	c.mu.loads = map[loadKey]*clientLoad{}
 	go c.read(r)
 
-	tid, err := tidOf(c.call("register", Tuple{options.Storage, options.ReadOnly}))
+	register, args := "register", Tuple{options.Storage, options.ReadOnly}
+	if options.Node != "" {
+		register, args = "s3_register", Tuple{options.Storage, options.Node, options.Address}
+	}
+	tid, err := tidOf(c.call(register, args))
 	if err != nil {
 		c.Close()
 		return nil, fmt.Errorf("register storage %q: %w", options.Storage, err)
@@ -244,15 +254,18 @@ func (c *Client) oneWay(name string, args Tuple) error {
 	})
 }
 
-var replyChans = sync.Pool{New: func() any { return make(chan clientReply, 1) }}
-
 // call makes a call and waits for its reply.
 func (c *Client) call(name string, args Tuple) (any, error) {
-	ch := replyChans.Get().(chan clientReply)
 	c.mu.Lock()
 	if err := c.mu.err; err != nil {
 		c.mu.Unlock()
 		return nil, err
+	}
+	var ch chan clientReply
+	if last := len(c.mu.idle) - 1; last >= 0 {
+		ch, c.mu.idle = c.mu.idle[last], c.mu.idle[:last]
+	} else {
+		ch = make(chan clientReply, 1)
 	}
 	c.mu.next++
 	id := c.mu.next
@@ -272,7 +285,9 @@ func (c *Client) call(name string, args Tuple) (any, error) {
 		}
 	}
 	reply := <-ch
-	replyChans.Put(ch)
+	c.mu.Lock()
+	c.mu.idle = append(c.mu.idle, ch)
+	c.mu.Unlock()
 	return reply.value, reply.err
 }
 

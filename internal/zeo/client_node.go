@@ -22,14 +22,6 @@ type LogFollower interface {
 	LogEnd(epoch, slot uint64, last zodb.Tid, turn int)
 }
 
-// Node says that this connection is that of another node: its name for people, and
-// where others reach it, empty where they do not. It fails where the other end does not
-// lead.
-func (c *Client) Node(name, address string) error {
-	_, err := c.call("s3_node", Tuple{name, address})
-	return err
-}
-
 // Follow has ClientOptions.Follower told of the log from a slot of an epoch on.
 func (c *Client) Follow() (epoch, slot uint64, err error) {
 	return pairOf(c.call("s3_follow", Tuple{}))
@@ -37,6 +29,20 @@ func (c *Client) Follow() (epoch, slot uint64, err error) {
 
 // LogEnd asks where the log ends.
 func (c *Client) LogEnd() (epoch, slot uint64, err error) { return pairOf(c.call("s3_end", Tuple{})) }
+
+// Sync waits until everything that the node at the other end has begun to put into its
+// log is part of it, and returns where it ends then.
+func (c *Client) Sync() (slot uint64, err error) {
+	v, err := c.call("s3_sync", Tuple{})
+	if err != nil {
+		return 0, err
+	}
+	n, ok := v.(int64)
+	if !ok || n < 0 {
+		return 0, errMalformed
+	}
+	return uint64(n), nil
+}
 
 // Followers asks which nodes follow the leader at the other end.
 func (c *Client) Followers() (all []Follower, err error) {

@@ -17,6 +17,11 @@ type Leader interface {
 	// and the newest transaction. It fails as FollowLog does.
 	LogEnd() (epoch, slot uint64, last Tid, err error)
 
+	// AwaitSent waits until it is known of everything that this node has put into
+	// its log so far that it is part of it, and can be seen: other nodes may have read it
+	// there before. It fails where this node does not lead any more.
+	AwaitSent(ctx context.Context) error
+
 	// AnnounceBlob says that another node is about to put a blob, which a
 	// transaction will then name, so that it is not taken for garbage, until
 	// ForgetBlob.

@@ -33,6 +33,10 @@ type Config struct {
 	Seed  uint64
 	Kinds [bucket.NumKinds]Rates
 
+	// Alias, if set, returns what stands for an object's name where faults are drawn:
+	// names may be random, and what happens by a seed should not be.
+	Alias func(name string) string
+
 	// Nevertheless is the share of the errors 409, 500 and 503 that come
 	// after a write was done.
 	Nevertheless float64

@@ -25,7 +25,7 @@ var ErrInjected = errors.New("injected fault")
 // Bucket is a bucket with faults.
 //
 // Which fault strikes a call is drawn from the seed, the kind of operation, the
-// object's name and how many such calls there were before: it does not depend
+// object's name, or its alias, and how many such calls there were before: it does not depend
 // on how the calls of several goroutines are interleaved.
 type Bucket struct {
 	b      bucket.Bucket
@@ -158,6 +158,9 @@ func (f *Bucket) decide(k bucket.Kind, name string) (fault Fault, delay time.Dur
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := call{k, name}
+	if f.config.Alias != nil {
+		c.name = f.config.Alias(name)
+	}
 	n := f.mu.calls[c]
 	f.mu.calls[c] = n + 1
 	r = f.random(c, n)
