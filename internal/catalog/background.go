@@ -71,7 +71,7 @@ func (b *Bucket) Close(ctx context.Context) error {
 	for n := 1; begun; n++ {
 		var left bool
 		err := b.catalog.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM s3storage_object
-			WHERE bucket = $1 AND stored IS NULL AND NOT kept AND size IS NOT NULL)`, b.id).Scan(&left)
+			WHERE bucket = $1 AND stored IS NULL AND size IS NOT NULL)`, b.id).Scan(&left)
 		if err != nil || !left {
 			return err
 		}
@@ -119,7 +119,7 @@ func (b *Bucket) copyOne() (found bool, err error) {
 		var name string
 		var data []byte
 		err := tx.QueryRow(ctx, `SELECT name, data FROM s3storage_object
-			WHERE bucket = $1 AND stored IS NULL AND NOT kept AND size IS NOT NULL
+			WHERE bucket = $1 AND stored IS NULL AND size IS NOT NULL
 			ORDER BY begun LIMIT 1 FOR UPDATE SKIP LOCKED`, b.id).Scan(&name, &data)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return nil
@@ -142,7 +142,7 @@ func (b *Bucket) forgetAll() {
 	for bucket.Sleep(b.ctx, round) == nil {
 		// What fails is done in the next round.
 		_, _ = b.catalog.pool.Exec(b.ctx, `UPDATE s3storage_object o SET data = NULL FROM s3storage_bucket b
-			WHERE b.id = $1 AND o.bucket = $1 AND o.data IS NOT NULL AND NOT o.kept
+			WHERE b.id = $1 AND o.bucket = $1 AND o.data IS NOT NULL
 			AND o.stored < clock_timestamp() - b.propagation`, b.id)
 	}
 }

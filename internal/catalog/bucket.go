@@ -72,24 +72,23 @@ func some(data []byte) []byte {
 	return data
 }
 
-// Put implements bucket.Bucket. The object stays in the catalog.
+// Put implements bucket.Bucket.
 func (b *Bucket) Put(ctx context.Context, name string, data []byte) error {
-	return b.upsert(ctx, bucket.KindPut, name, data, true)
+	return b.insert(ctx, bucket.KindPut, name, data)
 }
 
-func (b *Bucket) upsert(ctx context.Context, k bucket.Kind, name string, data []byte, kept bool) error {
+// insert writes an object here, over an older one if there is one.
+func (b *Bucket) insert(ctx context.Context, k bucket.Kind, name string, data []byte) error {
 	if err := b.refused(ctx, k, name); err != nil {
 		return err
 	}
-	_, err := b.catalog.pool.Exec(ctx, `INSERT INTO s3storage_object (bucket, name, size, data, kept) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (bucket, name) DO UPDATE SET size = excluded.size, data = excluded.data, kept = excluded.kept,
-		stored = NULL, begun = excluded.begun`, b.id, name, len(data), some(data), kept)
+	_, err := b.catalog.pool.Exec(ctx, `INSERT INTO s3storage_object (bucket, name, size, data) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (bucket, name) DO UPDATE SET size = excluded.size, data = excluded.data, stored = NULL, begun = excluded.begun`,
+		b.id, name, len(data), some(data))
 	if err != nil {
 		return b.failure(k, name, err)
 	}
-	if !kept {
-		b.wake()
-	}
+	b.wake()
 	return nil
 }
 
@@ -104,14 +103,14 @@ func (b *Bucket) PutStream(ctx context.Context, name string, r io.Reader) error 
 	r = &untilDone{ctx: ctx, r: r}
 	var start bytes.Buffer
 	if _, err := io.CopyN(&start, r, short+1); errors.Is(err, io.EOF) {
-		return b.upsert(ctx, bucket.KindPutStream, name, start.Bytes(), false)
+		return b.insert(ctx, bucket.KindPutStream, name, start.Bytes())
 	} else if err != nil {
 		return bucket.NewError(b, bucket.KindPutStream, name, err)
 	}
 	count := &counted{r: io.MultiReader(&start, r)}
 	// What is there until then can be read from here, and is not copied any more.
 	_, err := b.catalog.pool.Exec(ctx, `INSERT INTO s3storage_object AS o (bucket, name) VALUES ($1, $2)
-		ON CONFLICT (bucket, name) DO UPDATE SET kept = o.data IS NOT NULL`, b.id, name)
+		ON CONFLICT (bucket, name) DO UPDATE SET stored = 'infinity' WHERE o.data IS NOT NULL`, b.id, name)
 	if err != nil {
 		return b.failure(bucket.KindPutStream, name, err)
 	}
@@ -125,7 +124,7 @@ func (b *Bucket) PutStream(ctx context.Context, name string, r io.Reader) error 
 	}
 	if err == nil {
 		_, err = b.catalog.pool.Exec(ctx, `INSERT INTO s3storage_object (bucket, name, size, stored) VALUES ($1, $2, $3, clock_timestamp())
-			ON CONFLICT (bucket, name) DO UPDATE SET size = excluded.size, data = NULL, kept = false, stored = excluded.stored`,
+			ON CONFLICT (bucket, name) DO UPDATE SET size = excluded.size, data = NULL, stored = excluded.stored`,
 			b.id, name, count.n)
 	}
 	if err != nil {
@@ -168,12 +167,13 @@ func (b *Bucket) propagation(ctx context.Context) (tp time.Duration, err error) 
 	return tp, err
 }
 
-// giveUp removes what a stream has left that became no object, if it can. Else
-// CleanUp finds it.
+// giveUp removes what a stream has left that became no object, if it can, and has
+// the object before copied again. What it cannot remove CleanUp finds.
 func (b *Bucket) giveUp(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTime)
 	defer cancel()
 	_, _ = b.remove(ctx, name, `AND size IS NULL`)
+	_, _ = b.catalog.pool.Exec(ctx, `UPDATE s3storage_object SET stored = NULL WHERE bucket = $1 AND name = $2 AND stored = 'infinity'`, b.id, name)
 }
 
 const giveUpTime = 5 * time.Second

@@ -90,6 +90,15 @@ func (c *Catalog) Create(ctx context.Context, store bucket.Bucket, name string, 
 	return c.Open(ctx, store, name)
 }
 
+// SetPropagation sets Tp from now on, for all who use the bucket.
+func (b *Bucket) SetPropagation(ctx context.Context, tp time.Duration) error {
+	_, err := b.catalog.pool.Exec(ctx, `UPDATE s3storage_bucket SET propagation = $2 WHERE id = $1 AND propagation <> $2`, b.id, tp)
+	if err != nil {
+		err = fmt.Errorf("set the propagation time of %s in the catalog: %w", b.name, err)
+	}
+	return err
+}
+
 // failure returns the error of an operation that PostgreSQL has failed: of wrong
 // users, passwords, databases and missing rights (the classes 28, 3D and 42) it is
 // ErrDenied, of all others the outcome is unknown.

@@ -16,8 +16,8 @@
 //	size    of the object; null while it is being streamed to the store: it is
 //	        no object yet
 //	data    its bytes; null if they are in the store only
-//	kept    whether the bytes stay here and do not go to the store
-//	stored  since when the store has them; null if it is not known to
+//	stored  since when the store has them; null if they have to be copied there;
+//	        infinity while another object is streamed over it
 //	begun   when the row was made
 //
 // All times are those of the clock of PostgreSQL.
@@ -43,10 +43,7 @@
 // A longer stream goes into the store first. Its row has no size until Tp is over:
 // the write takes so much longer.
 //
-// An object that is put to be written over (Put: a hint, a lease) stays here. It
-// may be old, or lost.
-//
-// So the store has everything but hints and what was written last. The rows of a
+// So the store has everything but what was written last. The rows of a
 // catalog that was lost can be made again of it (Rebuild); what was not copied yet
 // is lost then. A copy that its process did not see the end of, and that lands
 // after the object was deleted, leaves an object in the store that nobody sees.

@@ -26,16 +26,15 @@ CREATE TABLE IF NOT EXISTS s3storage_object (
 	name   text COLLATE "C" NOT NULL,
 	size   bigint,
 	data   bytea,
-	kept   boolean NOT NULL DEFAULT false,
 	stored timestamptz,
 	begun  timestamptz NOT NULL DEFAULT clock_timestamp(),
 	PRIMARY KEY (bucket, name)
 );
 ALTER TABLE s3storage_object ALTER COLUMN data SET STORAGE EXTERNAL;
 CREATE INDEX IF NOT EXISTS s3storage_object_copy ON s3storage_object (bucket, begun)
-	WHERE stored IS NULL AND NOT kept;
+	WHERE stored IS NULL;
 CREATE INDEX IF NOT EXISTS s3storage_object_forget ON s3storage_object (bucket, stored)
-	WHERE data IS NOT NULL AND NOT kept;
+	WHERE data IS NOT NULL;
 `
 
 // prepare makes the tables if they are missing.
