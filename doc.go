@@ -38,6 +38,7 @@
 //	internal/storagetest           what a zodb.Storage promises, as a suite; a storage in memory
 //	internal/buckettest            what a bucket promises, as a suite
 //	internal/buckettest/faults     a bucket with faults: lost answers, late writes, damaged reads
+//	internal/buckettest/weakstore   weak stores with a catalog
 //	internal/buckettest/localserver  programs that are servers, PostgreSQL for one, on the loopback interface
 //	internal/buckettest/s3server   a real S3 server on the loopback interface
 //

@@ -67,6 +67,7 @@ var layers = []layer{
 	{dir: "internal/buckettest/faults", imports: "internal/bucket", testing: true},
 	{dir: "internal/buckettest/s3server", testing: true},
 	{dir: "internal/buckettest/localserver", modules: "github.com/jackc/pgx/v5", testing: true},
+	{dir: "internal/buckettest/weakstore", imports: "internal/bucket internal/catalog internal/buckettest/faults internal/buckettest/localserver", testing: true},
 	{dir: "internal/storagetest", imports: "internal/zodb", testing: true},
 
 	{dir: "cmd/s3storage", imports: "everything", modules: "github.com/alecthomas/kong github.com/youmark/pkcs8"},

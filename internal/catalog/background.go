@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// copiers is how many objects are copied to the store at a time, at most.
+	// copiers is how many objects are copied to the store at a time, at most, of
+	// all buckets of a catalog together.
 	copiers = 6
 
 	// round is how often is looked for what others have left behind, and for
@@ -115,7 +116,7 @@ func (b *Bucket) copyAll() {
 func (b *Bucket) copyOne() (found bool, err error) {
 	ctx, cancel := context.WithTimeout(b.ctx, copyTime)
 	defer cancel()
-	err = pgx.BeginFunc(ctx, b.catalog.pool, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, b.catalog.copies, func(tx pgx.Tx) error {
 		var name string
 		var data []byte
 		err := tx.QueryRow(ctx, `SELECT name, data FROM s3storage_object

@@ -20,12 +20,13 @@ var ErrUnknown = errors.New("the catalog does not know this bucket")
 // A Catalog is a database in PostgreSQL in which the objects of any number of
 // buckets are listed. Its methods may be called from any goroutine.
 type Catalog struct {
-	pool *pgxpool.Pool
+	pool   *pgxpool.Pool
+	copies *pgxpool.Pool // for copiers, which keep a connection while they write to the store
 }
 
-// connections is how many there are to PostgreSQL at a time, at most. Copiers take
-// some of them for as long as a write to the store takes.
-const connections = copiers + 12
+// connections is how many there are to PostgreSQL at a time, at most, besides those
+// of copiers.
+const connections = 16
 
 // Connect connects to the catalog at a location, postgres://user@host:port/database.
 func Connect(ctx context.Context, location string) (*Catalog, error) {
@@ -49,8 +50,14 @@ func Connect(ctx context.Context, location string) (*Catalog, error) {
 	if c.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open the catalog: %w", err)
 	}
-	if err := c.prepare(ctx); err != nil {
+	config = config.Copy()
+	config.MaxConns = copiers
+	if c.copies, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		c.pool.Close()
+		return nil, fmt.Errorf("open the catalog: %w", err)
+	}
+	if err := c.prepare(ctx); err != nil {
+		c.Close()
 		return nil, fmt.Errorf("open the catalog in the PostgreSQL database %s at %s:%d: %w", conn.Database, conn.Host, conn.Port, err)
 	}
 	return c, nil
@@ -59,7 +66,10 @@ func Connect(ctx context.Context, location string) (*Catalog, error) {
 const connectTimeout = 5 * time.Second
 
 // Close closes the connections. The buckets have to be closed before.
-func (c *Catalog) Close() { c.pool.Close() }
+func (c *Catalog) Close() {
+	c.copies.Close()
+	c.pool.Close()
+}
 
 // Open returns a bucket that the catalog knows by a name, whose objects are in a
 // store. The error is ErrUnknown where it knows none of that name.
