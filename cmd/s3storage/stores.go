@@ -39,10 +39,8 @@ func (s *stores) openListed(ctx context.Context, location string, create bool) (
 	if err != nil {
 		return nil, fmt.Errorf("--catalog: %w", err)
 	}
-	if s.catalog == nil {
-		if s.catalog, err = catalog.Connect(ctx, s.Catalog); err != nil {
-			return nil, err
-		}
+	if err := s.connect(ctx); err != nil {
+		return nil, err
 	}
 	// The store is asked only where the catalog does not know it: it may show late
 	// what is in it.
@@ -61,6 +59,14 @@ func (s *stores) openListed(ctx context.Context, location string, create bool) (
 		err = b.SetPropagation(ctx, time.Duration(*s.propagation))
 	}
 	return b, err
+}
+
+// connect connects to the catalog, once.
+func (s *stores) connect(ctx context.Context) (err error) {
+	if s.catalog == nil {
+		s.catalog, err = catalog.Connect(ctx, s.Catalog)
+	}
+	return err
 }
 
 // openUnknown opens a store that the catalog does not know by the name that is made
