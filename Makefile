@@ -59,6 +59,10 @@ test-interop: servers setup ## the Python tests: real ZODB clients, over a direc
 suites-s3: setup ## all of ZODB's and ZEO's test suites over S3
 	SUITES_BUCKET=s3 $(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop/test_zodb_suites.py
 
+.PHONY: suites-eventual
+suites-eventual: servers setup ## all of ZODB's and ZEO's test suites over an eventually consistent store with a catalog
+	SUITES_BUCKET=eventual $(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop/test_zodb_suites.py
+
 .PHONY: servers
 servers: ## PostgreSQL and memcached for the tests; installed if they are missing and that may be done
 	@tools/need.sh
