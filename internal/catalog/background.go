@@ -116,7 +116,7 @@ func (b *Bucket) copyAll() {
 func (b *Bucket) copyOne() (found bool, err error) {
 	ctx, cancel := context.WithTimeout(b.ctx, copyTime)
 	defer cancel()
-	err = pgx.BeginFunc(ctx, b.catalog.copies, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, b.catalog.writes, func(tx pgx.Tx) error {
 		var name string
 		var data []byte
 		err := tx.QueryRow(ctx, `SELECT name, data FROM s3storage_object

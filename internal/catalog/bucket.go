@@ -286,7 +286,7 @@ func (b *Bucket) Delete(ctx context.Context, name string) error {
 // remove deletes an object from the store, and its row, if that fulfils a
 // condition. It tells whether it did.
 func (b *Bucket) remove(ctx context.Context, name, condition string) (removed bool, err error) {
-	err = pgx.BeginFunc(ctx, b.catalog.pool, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, b.catalog.writes, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `SELECT FROM s3storage_object WHERE bucket = $1 AND name = $2 `+condition+` FOR UPDATE`, b.id, name)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -21,12 +22,23 @@ var ErrUnknown = errors.New("the catalog does not know this bucket")
 // buckets are listed. Its methods may be called from any goroutine.
 type Catalog struct {
 	pool   *pgxpool.Pool
-	copies *pgxpool.Pool // for copiers, which keep a connection while they write to the store
+	writes *pgxpool.Pool // for what keeps a connection, and the lock of a row, while it writes to the store
 }
 
-// connections is how many there are to PostgreSQL at a time, at most, besides those
-// of copiers.
-const connections = 16
+const (
+	// connections is how many there are to PostgreSQL at a time, at most, besides
+	// those that keep a lock.
+	connections = 8
+
+	connectTimeout = 5 * time.Second
+
+	// lockTime is after how long PostgreSQL ends a session that keeps a lock and
+	// says nothing.
+	lockTime = copyTime + 30*time.Second
+)
+
+// keepAlive finds connections whose other end is gone.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // Connect connects to the catalog at a location, postgres://user@host:port/database.
 func Connect(ctx context.Context, location string) (*Catalog, error) {
@@ -38,11 +50,13 @@ func Connect(ctx context.Context, location string) (*Catalog, error) {
 	config.MaxConns = connections
 	conn := config.ConnConfig
 	conn.ConnectTimeout = connectTimeout
+	conn.DialFunc = (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext
 	conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
 	for name, value := range map[string]string{
-		"application_name":              "s3storage catalog",
-		"synchronous_commit":            "on",
-		"default_transaction_isolation": "read committed",
+		"application_name":                    "s3storage catalog",
+		"idle_in_transaction_session_timeout": fmt.Sprint(lockTime.Milliseconds()),
+		"synchronous_commit":                  "on",
+		"default_transaction_isolation":       "read committed",
 	} {
 		conn.RuntimeParams[name] = value
 	}
@@ -52,7 +66,7 @@ func Connect(ctx context.Context, location string) (*Catalog, error) {
 	}
 	config = config.Copy()
 	config.MaxConns = copiers
-	if c.copies, err = pgxpool.NewWithConfig(ctx, config); err != nil {
+	if c.writes, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		c.pool.Close()
 		return nil, fmt.Errorf("open the catalog: %w", err)
 	}
@@ -63,11 +77,9 @@ func Connect(ctx context.Context, location string) (*Catalog, error) {
 	return c, nil
 }
 
-const connectTimeout = 5 * time.Second
-
 // Close closes the connections. The buckets have to be closed before.
 func (c *Catalog) Close() {
-	c.copies.Close()
+	c.writes.Close()
 	c.pool.Close()
 }
 

@@ -45,8 +45,9 @@
 //
 // So the store has everything but what was written last. The rows of a
 // catalog that was lost can be made again of it (Rebuild); what was not copied yet
-// is lost then. A copy that its process did not see the end of, and that lands
-// after the object was deleted, leaves an object in the store that nobody sees.
+// is lost then. A copy that its process did not see the end of may land when the
+// object was deleted or put over: it leaves an object in the store that nobody sees,
+// or old bytes of one that is put over, which only a hint or a lease is.
 //
 // # PostgreSQL
 //
