@@ -180,8 +180,9 @@ const giveUpTime = 5 * time.Second
 
 // lookUp finds out where an object is. data are the bytes from the offset on, n at
 // most, if they are here and there are not more than limit, else nil.
-func (b *Bucket) lookUp(ctx context.Context, k bucket.Kind, name string, offset, n, limit int64) (data []byte, size int64, err error) {
+func (b *Bucket) lookUp(ctx context.Context, k bucket.Kind, name string, offset, n, limit int64) (data []byte, err error) {
 	const largest = 1 << 30 // of a value in PostgreSQL
+	var size int64
 	err = b.catalog.pool.QueryRow(ctx, `SELECT size, CASE WHEN size <= $5 THEN substring(data FROM $3::int FOR $4::int) END
 		FROM s3storage_object WHERE bucket = $1 AND name = $2 AND size IS NOT NULL`,
 		b.id, name, min(offset, largest)+1, min(n, largest), limit).Scan(&size, &data)
@@ -193,7 +194,7 @@ func (b *Bucket) lookUp(ctx context.Context, k bucket.Kind, name string, offset,
 	case size > limit:
 		err = bucket.NewError(b, k, name, fmt.Errorf("%w: %d bytes, limit %d", bucket.ErrTooLarge, size, limit))
 	}
-	return data, size, err
+	return data, err
 }
 
 // read reads an object from here or, where only that has it, from the store.
@@ -201,7 +202,7 @@ func (b *Bucket) read(ctx context.Context, k bucket.Kind, name string, offset, n
 	if err := b.refused(ctx, k, name); err != nil {
 		return nil, err
 	}
-	data, _, err := b.lookUp(ctx, k, name, offset, n, limit)
+	data, err := b.lookUp(ctx, k, name, offset, n, limit)
 	if err != nil || data != nil {
 		return data, err
 	}
@@ -210,7 +211,7 @@ func (b *Bucket) read(ctx context.Context, k bucket.Kind, name string, offset, n
 		return data, missing
 	}
 	// It may have been deleted, or replaced, in the meantime.
-	if data, _, err = b.lookUp(ctx, k, name, offset, n, limit); err != nil || data != nil {
+	if data, err = b.lookUp(ctx, k, name, offset, n, limit); err != nil || data != nil {
 		return data, err
 	}
 	return nil, bucket.NewError(b, k, name, bucket.ErrLost)

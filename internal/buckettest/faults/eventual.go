@@ -169,7 +169,7 @@ func (r *reader) read(k bucket.Kind, name string, do func() ([]byte, error)) ([]
 	missed := time.Now().Before(r.mu.missed[name])
 	r.mu.Unlock()
 	var data []byte
-	err := error(bucket.NewError(r, k, name, bucket.ErrNotExist))
+	err := bucket.NewError(r, k, name, bucket.ErrNotExist)
 	if missed {
 		return nil, err
 	}
