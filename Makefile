@@ -91,9 +91,9 @@ race: setup ## ZODB's race tests, RACETEST_REPEAT times each (100)
 	RACETEST_REPEAT=$${RACETEST_REPEAT:-100} $(PYTEST) -q -k TestRaces $(PYTEST_ARGS) test/interop/test_zodb_mixins.py
 
 .PHONY: crash-long
-crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two servers
+crash-long: setup ## KILLS (200) kills each: directory, S3, an eventually consistent store, with faults, two servers
 	@# A new database every ten kills: after each, all of it is read and judged.
-	@for faults in "" "--inject all"; do for fight in "" "--fight"; do for bucket in dir s3; do \
+	@for faults in "" "--inject all"; do for fight in "" "--fight"; do for bucket in dir s3 eventual; do \
 	  for round in $$(seq 10 10 $(KILLS)); do \
 	    $(CRASH) --kills 10 --bucket $$bucket $$fight $$faults; \
 	  done; \

@@ -178,6 +178,19 @@ class Catalog:
         return subprocess.run([self.bin / "pg_isready", "-q", "-h", "127.0.0.1",
                                "-p", str(self.port)]).returncode == 0
 
+    def copied(self):
+        """Whether all objects that are in the catalog are in the stores."""
+        return not self._names("stored IS NULL AND size IS NOT NULL")
+
+    def unfinished(self):
+        """The names of streams that are no objects, which servers clean up after a day."""
+        return self._names("size IS NULL")
+
+    def _names(self, condition):
+        query = f"SELECT name FROM s3storage_object WHERE {condition}"
+        return set(subprocess.run([self.bin / "psql", "-XAtc", query, self.url], text=True,
+                                  capture_output=True, check=True).stdout.split())
+
     def kill(self):
         """Stop as a power cut does, but for the files."""
         self.process.send_signal(signal.SIGQUIT)
