@@ -63,6 +63,10 @@ test-interop: servers setup ## the Python tests: real ZODB clients, over a direc
 suites-s3: setup ## all of ZODB's and ZEO's test suites over S3
 	SUITES_BUCKET=s3 $(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop/test_zodb_suites.py
 
+.PHONY: suites-eventual
+suites-eventual: servers setup ## all of ZODB's and ZEO's test suites over an eventually consistent store with a catalog
+	SUITES_BUCKET=eventual $(PYTEST) -q -n $(JOBS) $(PYTEST_ARGS) test/interop/test_zodb_suites.py
+
 .PHONY: servers
 servers: ## PostgreSQL and memcached for the tests; installed if they are missing and that may be done
 	@tools/need.sh
@@ -97,9 +101,9 @@ race: setup ## ZODB's race tests, RACETEST_REPEAT times each (100)
 	RACETEST_REPEAT=$${RACETEST_REPEAT:-100} $(PYTEST) -q -k TestRaces $(PYTEST_ARGS) test/interop/test_zodb_mixins.py
 
 .PHONY: crash-long
-crash-long: setup ## KILLS (200) kills each: directory, S3, with faults, two servers
+crash-long: setup ## KILLS (200) kills each: directory, S3, an eventually consistent store, with faults, two servers
 	@# A new database every ten kills: after each, all of it is read and judged.
-	@for faults in "" "--inject all"; do for fight in "" "--fight"; do for bucket in dir s3; do \
+	@for faults in "" "--inject all"; do for fight in "" "--fight"; do for bucket in dir s3 eventual; do \
 	  for round in $$(seq 10 10 $(KILLS)); do \
 	    $(CRASH) --kills 10 --bucket $$bucket $$fight $$faults; \
 	  done; \

@@ -25,6 +25,7 @@
 //	internal/node                  a zodb.Storage that many nodes serve: who leads, following it, passing writes on
 //	internal/lease                 who may lead: leases from the bucket, PostgreSQL, memcached, Amazon SQS
 //	internal/fileformat            what all files in a bucket have in common
+//	internal/catalog               a bucket of a store that is none by itself: its names are in PostgreSQL
 //	internal/s3bucket              a bucket in S3; the only package that knows S3's SDK
 //	internal/bucket                what a bucket is, one in memory, one in a directory, the probe, decorators
 //	internal/pydata                what a data record tells: its class, the objects that it refers to
@@ -38,6 +39,8 @@
 //	internal/buckettest            what a bucket promises, as a suite
 //	internal/buckettest/faults     a bucket with faults: lost answers, late writes, damaged reads
 //	internal/simulation            whole nodes in virtual time, through schedules that are drawn from seeds
+//	internal/buckettest/weakstore   weak stores with a catalog
+//	internal/buckettest/localserver  programs that are servers, PostgreSQL for one, on the loopback interface
 //	internal/buckettest/s3server   a real S3 server on the loopback interface
 //
 // Not Go packages of this module:

@@ -16,32 +16,35 @@ import (
 
 // openExisting opens the bucket that a location names, with that of the log, as
 // openBucket does. A directory has to exist.
-func openExisting(ctx context.Context, location string) (bucket.Bucket, error) {
-	return openBucket(ctx, location, false)
+func (s *stores) openExisting(ctx context.Context, location string) (bucket.Bucket, error) {
+	return s.openBucket(ctx, location, false)
 }
 
 // openBucket opens the bucket that a location names. If there is a database in it
 // whose log is in a bucket of its own, that is opened as well. A directory that does
 // not exist is made if create is set.
-func openBucket(ctx context.Context, location string, create bool) (bucket.Bucket, error) {
-	b, err := openAlone(ctx, location, create)
+func (s *stores) openBucket(ctx context.Context, location string, create bool) (bucket.Bucket, error) {
+	b, err := s.openListed(ctx, location, create)
 	if err != nil {
 		return nil, err
 	}
-	return txlog.WithLog(ctx, b, openFiles)
+	return txlog.WithLog(ctx, b, s.openFiles)
 }
 
 // openFiles opens the bucket that a location names, and no other: of the database in
 // it, if there is one, only the files are read, or only the log.
-func openFiles(ctx context.Context, location string) (bucket.Bucket, error) {
-	return openAlone(ctx, location, false)
+func (s *stores) openFiles(ctx context.Context, location string) (bucket.Bucket, error) {
+	return s.openListed(ctx, location, false)
 }
 
 // openWithLog does what openBucket does. If logLocation is not empty, a database that
 // create has it make has its log there, and one that exists has to have it there.
-func openWithLog(ctx context.Context, location, logLocation string, create bool) (bucket.Bucket, error) {
+func (s *stores) openWithLog(ctx context.Context, location, logLocation string, create bool) (bucket.Bucket, error) {
 	if logLocation == "" {
-		return openBucket(ctx, location, create)
+		return s.openBucket(ctx, location, create)
+	}
+	if s.Catalog != "" {
+		return nil, errors.New("--log-bucket and --catalog do not go together: with a catalog, a commit is written in PostgreSQL; leave out --log-bucket")
 	}
 	wanted, err := canonical(logLocation)
 	if err != nil {
@@ -64,7 +67,7 @@ func openWithLog(ctx context.Context, location, logLocation string, create bool)
 	if err != nil {
 		return nil, err
 	}
-	return txlog.WithLog(ctx, main, openFiles)
+	return txlog.WithLog(ctx, main, s.openFiles)
 }
 
 // createWithLog makes a database with its log in a bucket of its own.

@@ -15,6 +15,8 @@ import (
 type checkCmd struct {
 	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
 	Full   bool   `help:"Read every byte of the bucket."`
+
+	Stores stores `embed:""`
 }
 
 func (*checkCmd) Help() string {
@@ -41,13 +43,14 @@ const (
 )
 
 // Run implements the subcommand.
-func (c *checkCmd) Run() error {
+func (c *checkCmd) Run() (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	b, err := openExisting(ctx, c.Bucket)
+	defer c.Stores.close(&err)
+	b, err := c.Stores.openExisting(ctx, c.Bucket)
 	var r *check.Report
 	if err == nil {
-		r, err = check.Run(ctx, b, check.Options{Full: c.Full, Open: openFiles})
+		r, err = check.Run(ctx, b, check.Options{Full: c.Full, Open: c.Stores.openFiles})
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "s3storage: the check could not be made: %v\n", err)

@@ -14,14 +14,15 @@ import (
 
 // asReader does something with a database as it is now, and the bucket that it is in.
 // Nothing is written; a server may be running on the bucket.
-func asReader(location string, do func(context.Context, *engine.Engine, bucket.Bucket) error) error {
+func (s *stores) asReader(location string, do func(context.Context, *engine.Engine, bucket.Bucket) error) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b, err := openExisting(ctx, location)
+	defer s.close(&err)
+	b, err := s.openExisting(ctx, location)
 	if err != nil {
 		return err
 	}
-	e, err := engine.OpenReadOnly(ctx, b, engine.Options{OpenBucket: openFiles, Logger: slog.New(slog.DiscardHandler)})
+	e, err := engine.OpenReadOnly(ctx, b, engine.Options{OpenBucket: s.openFiles, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -29,13 +30,15 @@ func asReader(location string, do func(context.Context, *engine.Engine, bucket.B
 }
 
 // asLeader does something with a database that exists, and leads it meanwhile.
-func asLeader(location string, opts engine.Options, do func(context.Context, *engine.Engine) error) error {
+func (s *stores) asLeader(location string, opts engine.Options, do func(context.Context, *engine.Engine) error) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	b, err := openExisting(ctx, location)
+	defer s.close(&err)
+	b, err := s.openExisting(ctx, location)
 	if err != nil {
 		return err
 	}
+	opts.OpenBucket = s.openFiles
 	e, err := engine.OpenExisting(ctx, b, opts)
 	if err != nil {
 		return err
@@ -56,9 +59,8 @@ func done(err error, e *engine.Engine) error {
 // what is at least of that level.
 func leaderOptions(subcommand string, level slog.Level) engine.Options {
 	return engine.Options{
-		Node:       fmt.Sprintf("s3storage %s, process %d", subcommand, os.Getpid()),
-		Creator:    "s3storage " + version,
-		OpenBucket: openFiles,
-		Logger:     slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		Node:    fmt.Sprintf("s3storage %s, process %d", subcommand, os.Getpid()),
+		Creator: "s3storage " + version,
+		Logger:  slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	}
 }

@@ -22,6 +22,8 @@ type exportCmd struct {
 	Blobs  string `placeholder:"DIR" help:"Directory for blobs. It is made if there is none."`
 	From   tid    `placeholder:"TID" help:"First transaction: 16 hexadecimal digits. Default: the first of all, or that behind the last one of the file."`
 	To     tid    `placeholder:"TID" help:"Last transaction: 16 hexadecimal digits. Default: the last of all."`
+
+	Stores stores `embed:""`
 }
 
 // Help shows what the command is for.
@@ -38,7 +40,7 @@ const exportSync = 256 << 20
 
 // Run implements the subcommand.
 func (c *exportCmd) Run() error {
-	return asReader(c.Bucket, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error { return c.export(ctx, e) })
+	return c.Stores.asReader(c.Bucket, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error { return c.export(ctx, e) })
 }
 
 func (c *exportCmd) export(ctx context.Context, e *engine.Engine) (err error) {

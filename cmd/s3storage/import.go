@@ -25,6 +25,9 @@ type importCmd struct {
 	Blobs       string `placeholder:"DIR" help:"The directory of the file's blobs."`
 	Follow      bool   `help:"At the end of the file, wait for more, until SIGINT or SIGTERM."`
 	SkipDamaged bool   `help:"Go on behind damaged places of the file, and without blobs that are missing, and tell at the end what was skipped."`
+
+	Stores      stores `embed:""`
+	Propagation *grace `placeholder:"TIME" help:"With --catalog: how long after a write, at most, somebody may not see it in the store. 0s: everybody does at once. Once given, the catalog knows it. Default: 0s."`
 }
 
 // Help shows what the command is for.
@@ -58,11 +61,15 @@ func (c *importCmd) Run() (err error) {
 			return err
 		}
 	}
-	b, err := openWithLog(ctx, c.Bucket, c.LogBucket, true)
+	c.Stores.propagation = c.Propagation
+	defer c.Stores.close(&err)
+	b, err := c.Stores.openWithLog(ctx, c.Bucket, c.LogBucket, true)
 	if err != nil {
 		return err
 	}
-	e, err := engine.Open(ctx, b, leaderOptions("import", slog.LevelWarn))
+	opts := leaderOptions("import", slog.LevelWarn)
+	opts.OpenBucket = c.Stores.openFiles
+	e, err := engine.Open(ctx, b, opts)
 	if err != nil {
 		return err
 	}

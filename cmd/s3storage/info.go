@@ -18,6 +18,8 @@ import (
 
 type infoCmd struct {
 	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
+
+	Stores stores `embed:""`
 }
 
 func (*infoCmd) Help() string {
@@ -30,7 +32,7 @@ server may be running on the bucket. See check for damage.
 
 // Run implements the subcommand.
 func (c *infoCmd) Run() error {
-	return asReader(c.Bucket, c.print)
+	return c.Stores.asReader(c.Bucket, c.print)
 }
 
 func (c *infoCmd) print(ctx context.Context, e *engine.Engine, b bucket.Bucket) error {
@@ -42,6 +44,9 @@ func (c *infoCmd) print(ctx context.Context, e *engine.Engine, b bucket.Bucket) 
 	row("bucket", "%s", b.Properties().Location)
 	if log := b.Properties().Log; log != "" {
 		row("log in", "%s", log)
+	}
+	if name := b.Properties().Catalog; name != "" {
+		row("in the catalog as", "%s", name)
 	}
 	row("database", "%s", s.Format.Database)
 	row("created", "%s by %s", s.Format.Created.Format(time.RFC3339), s.Format.Creator)

@@ -18,8 +18,8 @@ import (
 )
 
 // inspect opens the database in a bucket as it is now, and has do write about it.
-func inspect(location string, do func(ctx context.Context, e *engine.Engine, w io.Writer) error) error {
-	return asReader(location, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error {
+func (s *stores) inspect(location string, do func(ctx context.Context, e *engine.Engine, w io.Writer) error) error {
+	return s.asReader(location, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error {
 		w := bufio.NewWriter(os.Stdout)
 		return errors.Join(do(ctx, e, w), w.Flush())
 	})
@@ -36,6 +36,8 @@ type logCmd struct {
 	To      tidArg `help:"Last transaction, likewise."`
 	Limit   int    `help:"At most so many transactions; 0 for all."`
 	Reverse bool   `help:"The newest first."`
+
+	Stores stores `embed:""`
 }
 
 func (*logCmd) Help() string {
@@ -48,7 +50,7 @@ description. Writes nothing; a server may be running on the bucket.
 
 // Run implements the subcommand.
 func (c *logCmd) Run() error {
-	return inspect(c.Bucket, func(ctx context.Context, e *engine.Engine, w io.Writer) error { return c.print(ctx, e, w) })
+	return c.Stores.inspect(c.Bucket, func(ctx context.Context, e *engine.Engine, w io.Writer) error { return c.print(ctx, e, w) })
 }
 
 func (c *logCmd) print(ctx context.Context, e *engine.Engine, w io.Writer) error {
@@ -66,6 +68,8 @@ func (c *logCmd) print(ctx context.Context, e *engine.Engine, w io.Writer) error
 
 type lsCmd struct {
 	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
+
+	Stores stores `embed:""`
 }
 
 func (*lsCmd) Help() string {
@@ -78,7 +82,7 @@ bucket.
 
 // Run implements the subcommand.
 func (c *lsCmd) Run() error {
-	return inspect(c.Bucket, func(ctx context.Context, e *engine.Engine, w io.Writer) error {
+	return c.Stores.inspect(c.Bucket, func(ctx context.Context, e *engine.Engine, w io.Writer) error {
 		classes, err := e.Classes(ctx)
 		if err != nil {
 			return err
@@ -100,6 +104,8 @@ type showCmd struct {
 	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
 	Oid    oidArg `arg:"" help:"The object: 16 hexadecimal digits, 0x1f, or a decimal number."`
 	At     tidArg `help:"As it was after that transaction, or at that time."`
+
+	Stores stores `embed:""`
 }
 
 func (*showCmd) Help() string {
@@ -113,7 +119,7 @@ the bucket.
 
 // Run implements the subcommand.
 func (c *showCmd) Run() error {
-	return inspect(c.Bucket, func(ctx context.Context, e *engine.Engine, w io.Writer) error { return c.print(ctx, e, w) })
+	return c.Stores.inspect(c.Bucket, func(ctx context.Context, e *engine.Engine, w io.Writer) error { return c.print(ctx, e, w) })
 }
 
 // shown bounds what show writes of a state.
@@ -156,6 +162,8 @@ type historyCmd struct {
 	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
 	Oid    oidArg `arg:"" help:"The object: 16 hexadecimal digits, 0x1f, or a decimal number."`
 	Limit  int    `help:"At most so many revisions." default:"1000"`
+
+	Stores stores `embed:""`
 }
 
 func (*historyCmd) Help() string {
@@ -167,7 +175,7 @@ description. Writes nothing; a server may be running on the bucket.
 
 // Run implements the subcommand.
 func (c *historyCmd) Run() error {
-	return inspect(c.Bucket, func(ctx context.Context, e *engine.Engine, w io.Writer) error {
+	return c.Stores.inspect(c.Bucket, func(ctx context.Context, e *engine.Engine, w io.Writer) error {
 		all, err := e.History(ctx, zodb.Oid(c.Oid), c.Limit)
 		if err != nil {
 			return err

@@ -13,7 +13,7 @@ import (
 // openSplit opens the database at a location as serve --log-bucket does.
 func openSplit(t *testing.T, location, logLocation string) error {
 	t.Helper()
-	b, err := openWithLog(t.Context(), location, logLocation, true)
+	b, err := new(stores).openWithLog(t.Context(), location, logLocation, true)
 	if err != nil {
 		return err
 	}

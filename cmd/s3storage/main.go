@@ -27,6 +27,7 @@ type cli struct {
 	Ls       lsCmd            `cmd:"" help:"List the classes of objects, and what they take up."`
 	Show     showCmd          `cmd:"" help:"Show what an object is, as text."`
 	History  historyCmd       `cmd:"" help:"List the revisions of an object."`
+	Rebuild  rebuildCmd       `cmd:"" name:"rebuild-catalog" help:"Make a catalog that was lost again of what is in the store."`
 	Bench    benchGroup       `cmd:"" help:"Measure a server, or two of them by turns."`
 	Version  kong.VersionFlag `help:"Print the version and exit."`
 }

@@ -24,6 +24,8 @@ type packCmd struct {
 	Days   float64 `default:"0" help:"Keep what was current at any time of the last so many days. Default: ${default}."`
 	NoGC   bool    `name:"no-gc" help:"Drop old revisions only and keep objects that cannot be reached from the root: for databases that others of a multi-database refer to."`
 	DryRun bool    `help:"Say what would be dropped, by class, and write nothing."`
+
+	Stores stores `embed:""`
 }
 
 func (*packCmd) Help() string {
@@ -59,9 +61,9 @@ func (c *packCmd) Run() error {
 	opts := leaderOptions("pack", slog.LevelInfo)
 	opts.NoPackGC, opts.Unserved = c.NoGC, true
 	if c.DryRun {
-		return dryRun(ctx, c.Bucket, opts, zodb.TidAt(when))
+		return c.dryRun(ctx, opts, zodb.TidAt(when))
 	}
-	return asLeader(c.Bucket, opts, func(ctx context.Context, e *engine.Engine) error { return e.Pack(ctx, zodb.TidAt(when)) })
+	return c.Stores.asLeader(c.Bucket, opts, func(ctx context.Context, e *engine.Engine) error { return e.Pack(ctx, zodb.TidAt(when)) })
 }
 
 func packThroughServer(ctx context.Context, address, storage string, when time.Time) error {
@@ -75,11 +77,13 @@ func packThroughServer(ctx context.Context, address, storage string, when time.T
 	return client.Pack(when)
 }
 
-func dryRun(ctx context.Context, location string, opts engine.Options, tid zodb.Tid) error {
-	b, err := openExisting(ctx, location)
+func (c *packCmd) dryRun(ctx context.Context, opts engine.Options, tid zodb.Tid) (err error) {
+	defer c.Stores.close(&err)
+	b, err := c.Stores.openExisting(ctx, c.Bucket)
 	if err != nil {
 		return err
 	}
+	opts.OpenBucket = c.Stores.openFiles
 	e, err := engine.OpenReadOnly(ctx, b, opts)
 	if err != nil {
 		return err

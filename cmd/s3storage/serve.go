@@ -61,6 +61,9 @@ type serveCmd struct {
 	SweepAfter   duration `hidden:"" default:"10m" help:"How long after the start the first sweep comes, for tests."`
 
 	Inject string `hidden:"" help:"Faults to inject into every bucket, for tests: see internal/buckettest/faults."`
+
+	Stores      stores `embed:""`
+	Propagation *grace `placeholder:"TIME" help:"With --catalog: how long after a write, at most, somebody may not see it in the store. 0s: everybody does at once. Once given, the catalog knows it. Default: 0s."`
 }
 
 func (*serveCmd) Help() string {
@@ -103,7 +106,7 @@ type database struct {
 }
 
 // Run implements the subcommand.
-func (c *serveCmd) Run() error {
+func (c *serveCmd) Run() (err error) {
 	logger := c.logger()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
@@ -137,6 +140,7 @@ func (c *serveCmd) Run() error {
 			s.HangUp(storage)
 		}
 	}
+	defer c.Stores.close(&err)
 	databases, err := c.open(ctx, logger, doors[0], certificates, misled)
 	if err != nil {
 		return err
@@ -235,6 +239,12 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 	if err != nil {
 		return nil, fmt.Errorf("--inject: %w", err)
 	}
+	c.Stores.propagation = c.Propagation
+	if injected.Eventual > 0 {
+		c.Stores.disturb = func(b bucket.Bucket) bucket.Bucket {
+			return faults.NewEventual(b, injected.Eventual, injected.EventualFor, injected.Seed).Reader()
+		}
+	}
 	databases := make(map[string]database)
 	var all fleet
 	for name, location := range locations {
@@ -242,7 +252,7 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 		if name == storageName {
 			logBucket = c.LogBucket
 		}
-		b, err := openWithLog(ctx, location, logBucket, c.At == nil)
+		b, err := c.Stores.openWithLog(ctx, location, logBucket, c.At == nil)
 		if err != nil {
 			return nil, err
 		}
@@ -265,7 +275,7 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 			Node:         host,
 			Address:      c.advertised(first.listener.Addr(), host),
 			Creator:      "s3storage " + version,
-			OpenBucket:   openFiles,
+			OpenBucket:   c.Stores.openFiles,
 			OnMisled:     func() { misled(name) },
 			Logger:       logger.With("storage", name),
 

@@ -32,7 +32,7 @@ func TestSizesAreReadAsPeopleWriteThem(t *testing.T) {
 // openDatabase opens the database at a location as serve does.
 func openDatabase(t *testing.T, location string, create bool) error {
 	t.Helper()
-	b, err := openBucket(t.Context(), location, create)
+	b, err := new(stores).openBucket(t.Context(), location, create)
 	if err != nil {
 		return err
 	}

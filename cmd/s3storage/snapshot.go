@@ -22,6 +22,8 @@ type snapshotCmd struct {
 type snapshotCreateCmd struct {
 	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
 	Name   string `arg:"" help:"A name for it. It must not begin with a digit."`
+
+	Stores stores `embed:""`
 }
 
 const takesTheLead = `
@@ -39,16 +41,18 @@ func (c *snapshotCreateCmd) Run() error {
 	if c.Name == "" || c.Name[0] >= '0' && c.Name[0] <= '9' {
 		return fmt.Errorf("the name of a snapshot must not begin with a digit, or it would look like a time")
 	}
-	return asLeader(c.Bucket, changing("snapshot"), func(ctx context.Context, e *engine.Engine) error { return e.Snapshot(ctx, c.Name) })
+	return c.Stores.asLeader(c.Bucket, changing("snapshot"), func(ctx context.Context, e *engine.Engine) error { return e.Snapshot(ctx, c.Name) })
 }
 
 type snapshotListCmd struct {
 	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
+
+	Stores stores `embed:""`
 }
 
 // Run implements the subcommand.
 func (c *snapshotListCmd) Run() error {
-	return inspect(c.Bucket, func(_ context.Context, e *engine.Engine, out io.Writer) error {
+	return c.Stores.inspect(c.Bucket, func(_ context.Context, e *engine.Engine, out io.Writer) error {
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "name\tlast transaction\tmade")
 		for _, s := range e.Survey().Base.Snapshots {
@@ -61,6 +65,8 @@ func (c *snapshotListCmd) Run() error {
 type snapshotDeleteCmd struct {
 	Bucket string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
 	Name   string `arg:"" help:"Its name."`
+
+	Stores stores `embed:""`
 }
 
 func (*snapshotDeleteCmd) Help() string {
@@ -75,7 +81,7 @@ restore cannot be taken back any more.
 
 // Run implements the subcommand.
 func (c *snapshotDeleteCmd) Run() error {
-	return asLeader(c.Bucket, changing("snapshot"), func(ctx context.Context, e *engine.Engine) error {
+	return c.Stores.asLeader(c.Bucket, changing("snapshot"), func(ctx context.Context, e *engine.Engine) error {
 		err := e.DeleteSnapshot(ctx, c.Name)
 		if err == nil {
 			fmt.Printf("deleted the snapshot %s; %s\n", c.Name, lostWith(c.Name))
@@ -99,6 +105,9 @@ type branchCmd struct {
 	New  string     `arg:"" help:"Where the branch will be: an empty bucket, prefix or directory."`
 	From string     `required:"" placeholder:"BUCKET" help:"The database that it is a branch of."`
 	At   *momentArg `placeholder:"MOMENT" help:"As the database was then. Default: as it is."`
+
+	Stores      stores `embed:""`
+	Propagation *grace `placeholder:"TIME" help:"With --catalog: how long after a write, at most, somebody may not see it in the store. 0s: everybody does at once. Once given, the catalog knows it. Default: 0s."`
 }
 
 func (*branchCmd) Help() string {
@@ -125,8 +134,9 @@ func (c *branchCmd) Run() error {
 	if err != nil {
 		return err
 	}
+	c.Stores.propagation = c.Propagation
 	make := func(ctx context.Context, e *engine.Engine) error {
-		to, err := openBucket(ctx, c.New, true)
+		to, err := c.Stores.openBucket(ctx, c.New, true)
 		if err != nil {
 			return err
 		}
@@ -138,14 +148,16 @@ func (c *branchCmd) Run() error {
 		return nil
 	}
 	if at.Snapshot == "" {
-		return asLeader(c.From, changing("branch"), make)
+		return c.Stores.asLeader(c.From, changing("branch"), make)
 	}
-	return asReader(c.From, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error { return make(ctx, e) })
+	return c.Stores.asReader(c.From, func(ctx context.Context, e *engine.Engine, _ bucket.Bucket) error { return make(ctx, e) })
 }
 
 type restoreCmd struct {
 	Bucket string    `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
 	To     momentArg `required:"" placeholder:"MOMENT" help:"What it was then it will be again."`
+
+	Stores stores `embed:""`
 }
 
 func (*restoreCmd) Help() string {
@@ -160,7 +172,7 @@ be taken back. Clients drop their caches when they connect again.
 
 // Run implements the subcommand.
 func (c *restoreCmd) Run() error {
-	return asLeader(c.Bucket, changing("restore"), func(ctx context.Context, e *engine.Engine) error {
+	return c.Stores.asLeader(c.Bucket, changing("restore"), func(ctx context.Context, e *engine.Engine) error {
 		snapshot, err := e.Restore(ctx, c.To.Moment)
 		if err != nil {
 			return err

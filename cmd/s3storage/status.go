@@ -21,6 +21,8 @@ type statusCmd struct {
 	Bucket  string `arg:"" help:"The bucket: a path, s3://BUCKET/PREFIX, ..."`
 	Lease   string `default:"bucket" placeholder:"LEASE" help:"The lease that the servers have. Default: ${default}."`
 	Storage string `default:"1" placeholder:"NAME" help:"The name under which the servers serve the database. Default: ${default}."`
+
+	Stores stores `embed:""`
 }
 
 func (*statusCmd) Help() string {
@@ -33,7 +35,7 @@ exit status is 1 if no server is found that leads.
 
 // Run implements the subcommand.
 func (c *statusCmd) Run() error {
-	return asReader(c.Bucket, c.print)
+	return c.Stores.asReader(c.Bucket, c.print)
 }
 
 func (c *statusCmd) print(ctx context.Context, e *engine.Engine, b bucket.Bucket) error {

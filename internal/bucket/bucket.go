@@ -37,6 +37,10 @@ var (
 
 	// ErrBadName: no object can have that name, and nothing was done.
 	ErrBadName = errors.New("not a name for an object")
+
+	// ErrLost: there is an object of that name, but the store does not have its
+	// bytes, or does not show them yet.
+	ErrLost = errors.New("the store does not have an object that was written")
 )
 
 // An Error says which operation failed on which object of which bucket. It
@@ -61,6 +65,7 @@ func (e *Error) Unwrap() error { return e.Err }
 type Properties struct {
 	Location string // for people, and accepted by the command line: a path or URL, without secrets
 	Log      string // the same of the bucket in which the log is, where that is another; else empty
+	Catalog  string // the name that the bucket has in a catalog, where that says what objects there are; else empty
 	Durable  bool   // whether objects outlive the process
 }
 

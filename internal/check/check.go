@@ -209,7 +209,7 @@ func (c *check) list(ctx context.Context) error {
 // damaged tells whether an error is about what is in the bucket, and not about
 // reaching it.
 func damaged(err error) bool {
-	return slices.ContainsFunc([]error{zodb.ErrCorrupt, zodb.ErrNewerFormat, bucket.ErrNotExist, bucket.ErrTooLarge},
+	return slices.ContainsFunc([]error{zodb.ErrCorrupt, zodb.ErrNewerFormat, bucket.ErrNotExist, bucket.ErrLost, bucket.ErrTooLarge},
 		func(class error) bool { return errors.Is(err, class) })
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"s3storage/internal/bucket"
 	"s3storage/internal/buckettest/faults"
+	"s3storage/internal/buckettest/weakstore"
 	"s3storage/internal/cache"
 	"s3storage/internal/segment"
 	"s3storage/internal/storagetest"
@@ -54,6 +55,12 @@ func TestEngineIsAStorage(t *testing.T) {
 	t.Run("with payload objects", func(t *testing.T) {
 		storagetest.Conformance(t, func(t *testing.T) zodb.Storage {
 			return openEngine(t, bucket.NewMemory(), func(o *Options) { o.MaxInline = 1; o.Memory = 1 })
+		})
+	})
+	t.Run("on an eventually consistent store", func(t *testing.T) {
+		catalog := weakstore.Start(t)
+		storagetest.Conformance(t, func(t *testing.T) zodb.Storage {
+			return openEngine(t, catalog.Buckets(t)(), func(o *Options) { o.MaxInline = 1000; o.Memory = 1 })
 		})
 	})
 	t.Run("with faults", func(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/bradfitz/gomemcache/memcache"
+
+	"s3storage/internal/buckettest/localserver"
 )
 
 func TestALeaseInMemcached(t *testing.T) {
@@ -16,23 +18,23 @@ func TestALeaseInMemcached(t *testing.T) {
 	if err != nil {
 		t.Fatal("no memcached here: run make servers, or install the package memcached")
 	}
-	s := newServer(t)
-	client := memcache.New(s.address())
+	s := localserver.New(t)
+	client := memcache.New(s.Address())
 	t.Cleanup(func() { _ = client.Close() })
-	s.command = func() *exec.Cmd {
-		return s.program(path, "-l", "127.0.0.1", "-p", strconv.Itoa(s.port), "-U", "0", "-m", "8")
+	s.Command = func() *exec.Cmd {
+		return s.Program(path, "-l", "127.0.0.1", "-p", strconv.Itoa(s.Port), "-U", "0", "-m", "8")
 	}
-	s.answers = func(context.Context) error { return client.Ping() }
-	s.start(t)
+	s.Answers = func(context.Context) error { return client.Ping() }
+	s.Start(t)
 	all := &system{
 		open: func(t *testing.T, o Options) Lease {
-			l, err := Open(t.Context(), "memcached://"+s.address(), o)
+			l, err := Open(t.Context(), "memcached://"+s.Address(), o)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return l
 		},
-		down: s.stop, up: s.start,
+		down: s.Stop, up: s.Start,
 		lose: func(t *testing.T) {
 			if err := client.FlushAll(); err != nil {
 				t.Fatal(err)
@@ -41,7 +43,7 @@ func TestALeaseInMemcached(t *testing.T) {
 		life: 5 * time.Second,
 	}
 	restarted := *all
-	restarted.lose = s.restart
+	restarted.lose = s.Restart
 	conform(t, all, knowsDatabases, knowsNodes,
 		promise{name: "restarted it has forgotten", alone: true, test: func(t *testing.T, _ *system) { forgotten(t, &restarted) }},
 		promise{name: "what others wrote there is written over", test: func(t *testing.T, all *system) {

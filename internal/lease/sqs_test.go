@@ -22,6 +22,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"s3storage/internal/buckettest/localserver"
 )
 
 // TestMain sets what the AWS library reads from the environment, for tests that
@@ -45,13 +47,13 @@ func TestALeaseInSQS(t *testing.T) {
 	if out, err := exec.Command(python, "-c", "import moto.server").CombinedOutput(); err != nil {
 		t.Fatalf("no SQS server here, run make setup: %v\n%s", err, out)
 	}
-	s := newServer(t)
-	s.user = nil // who may not be allowed to read .venv
-	s.command = func() *exec.Cmd {
-		return s.program(python, "-m", "moto.server", "-H", "127.0.0.1", "-p", strconv.Itoa(s.port))
+	s := localserver.New(t)
+	s.AsThisUser() // who may not be allowed to read .venv
+	s.Command = func() *exec.Cmd {
+		return s.Program(python, "-m", "moto.server", "-H", "127.0.0.1", "-p", strconv.Itoa(s.Port))
 	}
-	s.answers = func(ctx context.Context) error {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address()+"/moto-api/data.json", nil)
+	s.Answers = func(ctx context.Context) error {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Address()+"/moto-api/data.json", nil)
 		if err != nil {
 			return err
 		}
@@ -61,12 +63,12 @@ func TestALeaseInSQS(t *testing.T) {
 		}
 		return answer.Body.Close()
 	}
-	s.start(t)
+	s.Start(t)
 
 	// It keeps its queues in memory, so it is not stopped, but its answers are
 	// replaced: those to what ends so, "" for all.
 	var cut atomic.Pointer[string]
-	server := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: s.address()})
+	server := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: s.Address()})
 	server.ErrorLog = log.New(io.Discard, "", 0)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if what := cut.Load(); what != nil && strings.HasSuffix(r.Header.Get("X-Amz-Target"), *what) {

@@ -14,6 +14,7 @@ import (
 
 	"s3storage/internal/bucket"
 	"s3storage/internal/buckettest/faults"
+	"s3storage/internal/buckettest/weakstore"
 	"s3storage/internal/engine"
 	"s3storage/internal/storagetest"
 	"s3storage/internal/txlog"
@@ -131,10 +132,16 @@ func eventually(t testing.TB, what string, f func() bool) {
 // cluster serves a bucket with some nodes; the first one leads.
 func cluster(t testing.TB, b bucket.Bucket, count int) []*served {
 	t.Helper()
+	return clusterOn(t, func() bucket.Bucket { return b }, count)
+}
+
+// clusterOn is a cluster in which each node opens the bucket for itself.
+func clusterOn(t testing.TB, open func() bucket.Bucket, count int) []*served {
+	t.Helper()
 	m := newMutex()
 	var nodes []*served
 	for i := range count {
-		n := serve(t, b, m.of(), fmt.Sprintf("node%d", i))
+		n := serve(t, open(), m.of(), fmt.Sprintf("node%d", i))
 		nodes = append(nodes, n)
 		eventually(t, "it leads or follows", func() bool { s := n.Status(); return s.Leads == (i == 0) && s.Linked == (i > 0) })
 	}
@@ -154,6 +161,14 @@ func TestLeaderIsAStorage(t *testing.T) {
 	storagetest.Conformance(t, func(t *testing.T) zodb.Storage {
 		return cluster(t, bucket.NewMemory(), 2)[0].Node
 	})
+}
+
+func TestFollowerOnAnEventuallyConsistentStoreIsAStorage(t *testing.T) {
+	catalog := weakstore.Start(t)
+	storagetest.Conformance(t, func(t *testing.T) zodb.Storage {
+		return clusterOn(t, catalog.Buckets(t), 2)[1].Node
+	},
+		"pack while commits go on") // as above
 }
 
 // commit stores an object, over the serial, and returns the new one.

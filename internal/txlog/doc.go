@@ -120,9 +120,10 @@
 //	end-32   SHA-256 of everything before
 //
 // A reader refuses fields that it does not know. There are "log", which says
-// where the log is if it is in a bucket of its own, and "parent", which says for
-// people what this database is a branch of. They are in this order, and none is
-// empty.
+// where the log is if it is in a bucket of its own, "parent", which says for
+// people what this database is a branch of, and "catalog", the name of the bucket in
+// the catalog that says what objects there are (package catalog). They are in this
+// order, and none is empty.
 //
 // Where the log is in a bucket of its own, log objects, checkpoints and the hint are
 // there, and nothing else of the database but the object "claim", which says whose

@@ -35,12 +35,16 @@ type Format struct {
 
 	// Parent says, for people, which database this one is a branch of.
 	Parent string
+
+	// Catalog is the name that the bucket has in the catalog that lists its
+	// objects, as in bucket.Properties. Otherwise it is empty.
+	Catalog string
 }
 
 // The names of the fields that a format object need not have, and where they are
 // kept, in the order in which they are written.
 func (f *Format) fields() []formatField {
-	return []formatField{{"log", &f.LogLocation}, {"parent", &f.Parent}}
+	return []formatField{{"log", &f.LogLocation}, {"parent", &f.Parent}, {"catalog", &f.Catalog}}
 }
 
 type formatField struct {
@@ -96,7 +100,7 @@ var ErrNoDatabase = errors.New("there is no s3storage database")
 
 // ReadFormat reads the format object of a bucket. The error is ErrNoDatabase
 // where there is none. If the log is in a bucket of its own, b has to be one that
-// WithLog has opened.
+// WithLog has opened; if the objects are in a catalog, one that knows it.
 func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
 	f, err := readFormat(ctx, b, FormatName)
 	if err != nil {
@@ -105,6 +109,12 @@ func ReadFormat(ctx context.Context, b bucket.Bucket) (*Format, error) {
 	if p := b.Properties(); (p.Log == "") != (f.LogLocation == "") {
 		return nil, fmt.Errorf("%s has become a database with its log in %q while it was being opened with its log in %q: start again",
 			p.Location, f.LogLocation, p.Log)
+	}
+	if p := b.Properties(); p.Catalog == "" && f.Catalog != "" {
+		return nil, needsCatalog(p.Location, f)
+	} else if p.Catalog != f.Catalog {
+		return nil, fmt.Errorf("%s is known to the catalog as %q, but its format says %q: it is not the bucket that the catalog means; put that back in its place",
+			p.Location, p.Catalog, f.Catalog)
 	}
 	return f, nil
 }
@@ -179,6 +189,7 @@ func CreateFilled(ctx context.Context, b bucket.Bucket, f *Format, begun func(na
 		return err
 	}
 	f.Created = f.Created.UTC().Truncate(time.Second)
+	f.Catalog = b.Properties().Catalog
 	data := f.encode()
 	err := bucket.Retrying(ctx, func() error { return b.PutIfAbsent(ctx, FormatName, data) })
 	if !errors.Is(err, bucket.ErrExist) {

@@ -14,6 +14,7 @@ import (
 
 	"s3storage/internal/bucket"
 	"s3storage/internal/buckettest/faults"
+	"s3storage/internal/buckettest/weakstore"
 	"s3storage/internal/zodb"
 )
 
@@ -182,12 +183,16 @@ func TestTransactionsSettleInOrderAndAreFoundAgain(t *testing.T) {
 }
 
 func TestCommitsGoOnThroughEveryFaultOfTheBucket(t *testing.T) {
+	t.Run("memory", func(t *testing.T) { goOnThroughFaults(t, bucket.NewMemory()) })
+	t.Run("eventually consistent store", func(t *testing.T) { goOnThroughFaults(t, weakstore.Start(t).Buckets(t)()) })
+}
+
+func goOnThroughFaults(t *testing.T, whole bucket.Bucket) {
 	config, err := faults.Parse("seed=7,delay=0.2:1ms..5ms,lost=0.1,late=0.1:1ms..50ms,never=0.05,409=0.05,500=0.05,503=0.05,truncate=0.05,flip=0.05")
 	if err != nil {
 		t.Fatal(err)
 	}
-	memory := bucket.NewMemory()
-	b := faults.New(memory, config)
+	b := faults.New(whole, config)
 	defer b.Close()
 	s := shelf{}
 	for round := zodb.Tid(0); round < 5; round++ {
@@ -210,7 +215,7 @@ func TestCommitsGoOnThroughEveryFaultOfTheBucket(t *testing.T) {
 	}
 	b.Wait()
 	b.Enable(false)
-	l, r := s.open(t, memory, "last")
+	l, r := s.open(t, whole, "last")
 	if got := r.tids(); !slices.Equal(got, count(1, 500)) || l.mu.leader.End().OidMark < 500 {
 		t.Errorf("at last: %v, mark %s", got, l.mu.leader.End().OidMark)
 	}

@@ -81,6 +81,8 @@ class Run:
         self.gateway = None
         if options.bucket == "s3":
             self.gateway = harness.Gateway(self.directory / "gateway")
+        elif options.bucket == "eventual":
+            self.gateway = harness.Catalog(self.directory)
         self.bucket = harness.Bucket(options.bucket, self.directory, self.gateway)
         self.servers = [self.new_server(n) for n in range(2 if options.fight else 1)]
         self.newest = self.servers[0]
@@ -390,6 +392,8 @@ class Run:
         oids = {oid for _, oid in self.reader.oids}
         with self.connect() as connection:
             observe.check_loads(connection, raw, oids, self.findings)
+        if self.options.bucket == "eventual":
+            harness.wait_until("all is in the store", self.gateway.copied)
         observe.check_bucket(self.bucket.path, raw, self.findings)
 
     def check_cleaning(self):
@@ -403,9 +407,15 @@ class Run:
         self.check_views()
         with contextlib.suppress(AssertionError):
             harness.wait_until("nothing superfluous is in the bucket",
-                               lambda: not observe.left_over(self.bucket.path))
-        for name in observe.left_over(self.bucket.path):
+                               lambda: not self.left_over())
+        for name in self.left_over():
             self.findings.add("bucket", f"{name} is left over")
+
+    def left_over(self):
+        left = observe.left_over(self.bucket.path)
+        if self.options.bucket == "eventual":
+            left = set(left) - self.gateway.unfinished()
+        return left
 
     def check_oids_are_new(self):
         """Whoever asks now gets none that was given before."""
@@ -473,7 +483,7 @@ def parse(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10, help="how often to kill")
-    parser.add_argument("--bucket", choices=["dir", "s3"], default="dir")
+    parser.add_argument("--bucket", choices=["dir", "s3", "eventual"], default="dir")
     parser.add_argument("--inject", metavar="SPEC",
                         help='faults in the bucket; "all" stands for ' + ALL_FAULTS)
     parser.add_argument("--fight", action="store_true", help="two servers, one bucket")

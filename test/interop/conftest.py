@@ -27,6 +27,14 @@ def gateway(tmp_path_factory):
     gateway.stop()
 
 
+@pytest.fixture(scope="session")
+def catalog(tmp_path_factory):
+    """The PostgreSQL server, one for all tests of this process."""
+    catalog = harness.Catalog(tmp_path_factory.mktemp("catalog"))
+    yield catalog
+    catalog.stop()
+
+
 @pytest.fixture
 def new_bucket(tmp_path, request):
     """A function that makes fresh buckets of a kind."""
@@ -35,6 +43,10 @@ def new_bucket(tmp_path, request):
             if harness.REFERENCE:
                 pytest.skip("the reference server knows no S3")
             return harness.Bucket("s3", tmp_path, request.getfixturevalue("gateway"))
+        if kind == "eventual":
+            if harness.REFERENCE:
+                pytest.skip("the reference server knows no catalog")
+            return harness.Bucket("eventual", tmp_path, request.getfixturevalue("catalog"))
         return harness.Bucket("directory", tmp_path)
     return new
 

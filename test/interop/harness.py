@@ -1,7 +1,8 @@
 """Starts and stops the programs that the tests talk to.
 
 A Bucket is a fresh place to keep a database, a Server runs over one or more of
-them, a Gateway is the real S3 server that the buckets of kind s3 live in.
+them, a Gateway is the real S3 server that the buckets of kind s3 live in, a
+Catalog the PostgreSQL server that lists the objects of those of kind eventual.
 
 The environment says what is tested:
 
@@ -23,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -160,13 +162,85 @@ class Gateway:
         self.log.close()
 
 
+class Catalog:
+    """PostgreSQL over a directory, on loopback."""
+
+    def __init__(self, directory):
+        found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+        initdb = found[-1] if found else shutil.which("initdb")
+        if not initdb:
+            raise AssertionError("no PostgreSQL server here: run make servers, "
+                                 "or install the package postgresql")
+        self.bin = pathlib.Path(initdb).parent
+        # It does not run as root, nor where only root may look.
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="catalog-"))
+        self.user = {}
+        if os.getuid() == 0:
+            self.user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+            shutil.chown(self.directory, "nobody", "nogroup")
+        self.port = free_port()
+        self.url = f"postgres://tester@127.0.0.1:{self.port}/postgres?sslmode=disable"
+        subprocess.run([initdb, "-D", self.directory, "-U", "tester", "-A", "trust", "-N"],
+                       stdout=subprocess.DEVNULL, check=True, cwd=self.directory, **self.user)
+        self.log = open(pathlib.Path(directory) / "catalog.log", "wb")
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [self.bin / "postgres", "-D", self.directory, "-p", str(self.port),
+             "-h", "127.0.0.1", "-k", "", "-F"], cwd=self.directory,
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, **self.user)
+        wait_until("PostgreSQL answers", self.answers)
+
+    def answers(self):
+        if self.process.poll() is not None:
+            raise AssertionError("PostgreSQL ended: see " + self.log.name)
+        return subprocess.run([self.bin / "pg_isready", "-q", "-h", "127.0.0.1",
+                               "-p", str(self.port)]).returncode == 0
+
+    def copied(self):
+        """Whether all objects that are in the catalog are in the stores."""
+        return not self._names("stored IS NULL AND size IS NOT NULL")
+
+    def unfinished(self):
+        """The names of streams that are no objects, which servers clean up after a day."""
+        return self._names("size IS NULL")
+
+    def _names(self, condition):
+        query = f"SELECT name FROM s3storage_object WHERE {condition}"
+        return set(subprocess.run([self.bin / "psql", "-XAtc", query, self.url], text=True,
+                                  capture_output=True, check=True).stdout.split())
+
+    def kill(self):
+        """Stop as a power cut does, but for the files."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait()
+
+    def stop(self):
+        self.kill()
+        self.log.close()
+        remove(self.directory)
+
+
+# How long a bucket of kind eventual hides what was written, at most.
+PROPAGATION = "500ms"
+
+
 class Bucket:
-    """A fresh place for one database: its URL, and where its objects lie."""
+    """A fresh place for one database: its URL, and where its objects lie.
+
+    One of kind eventual is a directory that is as S3 was in 2006, with a catalog.
+    """
 
     _numbers = itertools.count()
 
     def __init__(self, kind, directory, gateway=None):
         self.kind = kind
+        self.options = []  # of a server
+        self.faults = ""
+        if kind == "eventual":
+            self.options = ["--catalog", gateway.url, "--propagation", PROPAGATION]
+            self.faults = "eventual=1:" + PROPAGATION
         number = next(self._numbers)
         if kind == "s3":
             prefix = f"db-{os.getpid()}-{number}"
@@ -255,7 +329,16 @@ class Server:
                         "--tls-client-ca", self.tls["authenticate"]]
         if not self.pack_gc:
             command.append("--no-pack-gc")
-        return command + self.arguments
+        arguments = self.arguments
+        for bucket in self.storages.values():
+            command += bucket.options
+            if bucket.faults:
+                arguments = list(arguments)
+                if "--inject" not in arguments:
+                    arguments += ["--inject", ""]
+                at = arguments.index("--inject") + 1
+                arguments[at] = ",".join(filter(None, [arguments[at], bucket.faults]))
+        return command + arguments
 
     def _reference_command(self):
         [listen] = self.listen

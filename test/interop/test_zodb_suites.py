@@ -2,8 +2,8 @@
 
 forker.py starts s3storage where they start ZEO's server. All else is theirs;
 suites_left_out.py says what does not apply. Everything runs over a directory,
-and a selection over S3 and with msgpack as well. SUITES_BUCKET=s3 runs
-everything over S3.
+and a selection over S3, with msgpack, and over an eventually consistent store with
+a catalog as well. SUITES_BUCKET=s3 or eventual runs everything over those.
 """
 
 import fnmatch
@@ -35,11 +35,25 @@ SELECTION = [
     "testConnection.FileStorageReconnectionTests.checkMultipleServers",
 ]
 
+# What is left to a store that shows nothing at once, in little time.
+EVENTUAL_SELECTION = [
+    "testZEO.BlobAdaptedFileStorageTests.check*",
+    "testZEO.FileStorageRecoveryTests.*",
+    "ClientStorageNonSharedBlobsBlobTests.*",
+]
+
+
+def wanted(kind, selection):
+    """What runs over a kind of bucket."""
+    return ["*"] if os.environ.get("SUITES_BUCKET") == kind else selection
+
+
 VARIANTS = [
     # kind of bucket, msgpack, what runs
     ("directory", False, ["*"]),
     ("directory", True, SELECTION),
-    ("s3", False, ["*"] if os.environ.get("SUITES_BUCKET") == "s3" else SELECTION),
+    ("s3", False, wanted("s3", SELECTION)),
+    ("eventual", False, wanted("eventual", EVENTUAL_SELECTION)),
 ]
 
 # What takes ten seconds and more begins first, so that it does not end last.
@@ -92,10 +106,10 @@ def variants():
 @pytest.mark.parametrize("kind, msgpack, case, layer", variants())
 def test_suite(kind, msgpack, case, layer, tmp_path, request, monkeypatch):
     gateway = None
-    if kind == "s3":
+    if kind != "directory":
         if harness.REFERENCE:
-            pytest.skip("the reference server knows no S3")
-        gateway = request.getfixturevalue("gateway")
+            pytest.skip("the reference server knows no S3, and no catalog")
+        gateway = request.getfixturevalue("gateway" if kind == "s3" else "catalog")
     server = forker.Forker(tmp_path, kind, gateway, msgpack)
     server.install(monkeypatch)
     request.addfinalizer(server.close)

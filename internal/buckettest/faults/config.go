@@ -40,6 +40,11 @@ type Config struct {
 	// Nevertheless is the share of the errors 409, 500 and 503 that come
 	// after a write was done.
 	Nevertheless float64
+
+	// Eventual is the share of the writes that a store as Eventual is shows late,
+	// and EventualFor its Tp. New takes no notice of it.
+	Eventual    float64
+	EventualFor time.Duration
 }
 
 // Parse reads a configuration such as
@@ -49,7 +54,8 @@ type Config struct {
 // After the colon stands how long, as one time or as a range. A rate holds for
 // all operations, or, as in put-if-absent.lost=0.2, for one kind; of several
 // the last one holds. nevertheless=0.5 is the share of errors 409, 500 and 503
-// that strike after the write; without it, half of them.
+// that strike after the write; without it, half of them. eventual=1:2s makes the
+// store below all that one as NewEventual does, and is for all kinds.
 func Parse(s string) (Config, error) {
 	c := Config{Nevertheless: 0.5}
 	for entry := range strings.SplitSeq(s, ",") {
@@ -85,6 +91,11 @@ func (c *Config) parse(entry string) error {
 	if word == "nevertheless" {
 		c.Nevertheless = rate
 		return nil
+	}
+	if word == "eventual" {
+		c.Eventual = rate
+		c.EventualFor, err = time.ParseDuration(times)
+		return err
 	}
 	kinds := c.Kinds[:]
 	if kind, fault, ok := strings.Cut(word, "."); ok {

@@ -43,7 +43,10 @@ func TestTurnedOffConforms(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	c := parse(t, "seed=7, delay=0.1:20ms, lost=0.05,late=0.25:100ms..2s,409=0.02,500=0.03,503=0.04,"+
-		"truncate=0.06,flip=0.07,never=0.08,put-if-absent.lost=0.5,nevertheless=0.25")
+		"truncate=0.06,flip=0.07,never=0.08,put-if-absent.lost=0.5,nevertheless=0.25,eventual=0.9:3s")
+	if c.Eventual != 0.9 || c.EventualFor != 3*time.Second {
+		t.Errorf("eventual %v, for %v", c.Eventual, c.EventualFor)
+	}
 	if c.Seed != 7 || c.Nevertheless != 0.25 {
 		t.Errorf("seed %d, nevertheless %v", c.Seed, c.Nevertheless)
 	}
@@ -61,7 +64,7 @@ func TestParse(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"lost", "lost=", "lost=2", "lost=-1", "lost=NaN", "lost=0.1:20ms", "delay=0.1", "late=0.1:x",
-		"late=0.1:2s..1s", "what=1", "seed=x", "append.lost=0.1", "put.what=0.1", "=",
+		"late=0.1:2s..1s", "what=1", "seed=x", "append.lost=0.1", "eventual=1", "put.what=0.1", "=",
 	} {
 		if _, err := faults.Parse(bad); err == nil || !strings.Contains(err.Error(), bad) {
 			t.Errorf("%q: error %v", bad, err)

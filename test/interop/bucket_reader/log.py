@@ -80,7 +80,7 @@ def parse_format(data, name="format"):
     """The file format, or the claim of a log's bucket, which has the same bytes."""
     cursor, size, _ = open_file(name, data, b"s3zfmt\r\n")
     found = Format(cursor.take(16), cursor.u64(), cursor.take(size).decode(), {})
-    known = ["log", "parent"]
+    known = ["log", "parent", "catalog"]
     for _ in range(cursor.u32()):
         name, value = cursor.text(MAX_NAME), cursor.text(MAX_NAME)
         cursor.check(name in known and value, f"a field {name!r}")
