@@ -51,6 +51,7 @@ vet:
 .PHONY: test-go
 test-go: servers .tools/versitygw $(VENV_STAMP) ## go test -race
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m ./...
+	$(GO) test -C tools/prometheus -count=1 ./...
 
 .PHONY: test-interop
 test-interop: servers setup ## the Python tests: real ZODB clients, over a directory and S3; crashes

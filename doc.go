@@ -43,10 +43,10 @@
 // Not Go packages of this module:
 //
 //	doc                            design, format, performance, operations, how it was tested
-//	deploy                         servers in Kubernetes
+//	deploy                         servers in Kubernetes; alerts and a dashboard for Prometheus and Grafana
 //	test/interop                   the server against the real ZODB and ZEO packages, in Python
 //	test/bench                     the figures of doc/performance.md
 //	test/crash                     servers killed under load, and the proof that nothing was lost
 //	test/site                      a real Zope and a real Plone on the server
-//	tools                          a module of its own: the programs that tests start
+//	tools                          modules of their own: the programs that tests start; what Prometheus says of deploy
 package s3storage

@@ -58,7 +58,7 @@ var layers = []layer{
 	// on one in memory.
 	{dir: "internal/zeo", imports: "internal/zodb internal/pickle", modules: "github.com/tinylib/msgp"},
 	{dir: "internal/node", tests: "internal/storagetest", imports: "internal/zodb internal/bucket internal/blob internal/txlog internal/engine internal/zeo"},
-	{dir: "internal/web", imports: "internal/zodb internal/bucket internal/node", modules: "github.com/prometheus/client_golang", tests: "internal/txlog"},
+	{dir: "internal/web", imports: "internal/zodb internal/bucket internal/cache internal/engine internal/node", modules: "github.com/prometheus/client_golang", tests: "internal/txlog"},
 	{dir: "internal/bench", imports: "internal/zodb internal/filestorage internal/zeo"},
 
 	{dir: "internal/buckettest", imports: "internal/bucket", testing: true},

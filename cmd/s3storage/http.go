@@ -43,6 +43,7 @@ func (w *window) serve(s *zeo.Server, databases map[string]database, logger *slo
 			Requests:    db.bucket.Snapshot,
 			Connections: func() int { return s.Connections(name) },
 			Followers:   func() int { return len(s.Followers(name)) },
+			Queued:      func() int { return s.Queued(name) },
 		}
 		if db.node != nil {
 			d.Status = db.node.Status

@@ -95,6 +95,7 @@ const storageName = "1"
 type database struct {
 	storage interface {
 		zodb.Storage
+		Work() engine.Work
 		Close(context.Context) error
 	}
 	node   *node.Node // nil for one that shows the past
@@ -267,6 +268,8 @@ func (c *serveCmd) open(ctx context.Context, logger *slog.Logger, first door, ce
 			OpenBucket:   openFiles,
 			OnMisled:     func() { misled(name) },
 			Logger:       logger.With("storage", name),
+
+			ReadDirectories: true,
 		}
 		db := database{bucket: observed}
 		if c.At != nil {
@@ -322,8 +325,8 @@ func (f *fleet) reluctance() (d time.Duration) {
 }
 
 const (
-	perLed         = 200 * time.Millisecond
-	mostReluctance = time.Second
+	perLed         = 300 * time.Millisecond
+	mostReluctance = 2 * perLed
 )
 
 // advertised returns where other servers reach this one.

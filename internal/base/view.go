@@ -221,11 +221,10 @@ func (v *View) Data(ctx context.Context, e index.Entry) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	i, ok := dir.Find(e.Tid, e.K)
+	b, ok := dir.Find(e.Tid, e.K)
 	if !ok {
 		return nil, missing(s, e)
 	}
-	b := dir.Data()[i]
 	raw, err := v.r.block(ctx, s, dir, b)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/maypok86/otter/v2"
+	"github.com/maypok86/otter/v2/stats"
 )
 
 // A Key names what is cached: something made of a part of an object of a bucket,
@@ -29,6 +30,14 @@ type Data []byte
 // Weight implements Item.
 func (d Data) Weight() int { return len(d) }
 
+// Stats tell how a cache has done since it was opened, and how full it is.
+type Stats struct {
+	Hits   uint64 // what was asked for and was there
+	Misses uint64 // what had to be made or read
+	Bytes  int64  // that it takes up
+	Limit  int64  // up to which it grows; 0 if there is no cache
+}
+
 // overhead is about what an entry takes besides its item.
 const overhead = 160
 
@@ -44,11 +53,20 @@ func New(maxBytes uint64) (*Cache, error) {
 		Weigher: func(k Key, it Item) uint32 {
 			return uint32(min(it.Weight(), 1<<31) + len(k.Name) + overhead)
 		},
+		StatsRecorder: stats.NewCounter(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("making a cache of %d bytes: %w", maxBytes, err)
 	}
 	return &Cache{entries}, nil
+}
+
+// Stats returns the numbers of this moment. That Cached found nothing is no miss:
+// whoever may have it made asks again by Get.
+func (c *Cache) Stats() Stats {
+	c.entries.CleanUp() // what was added lately is not weighed yet
+	s := c.entries.Stats()
+	return Stats{Hits: s.Hits, Misses: s.Loads(), Bytes: int64(c.entries.WeightedSize()), Limit: int64(c.entries.GetMaximum())}
 }
 
 // Cached returns what is in the cache.

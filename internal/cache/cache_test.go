@@ -52,6 +52,34 @@ func same(it Item, text string) bool {
 	return ok && string(data) == text
 }
 
+func TestStatsTellWhatWasThereAndWhatHadToBeMade(t *testing.T) {
+	c, err := New(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Stats(); s != (Stats{Limit: 1 << 20}) {
+		t.Errorf("at first: %+v", s)
+	}
+	load := func(context.Context) (Item, error) { return make(Data, 1000), nil }
+	for n := range uint64(3) {
+		k := Key{Name: "a", A: n}
+		c.Cached(k)
+		for range 2 {
+			if _, err := c.Get(t.Context(), k, load); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.Cached(Key{Name: "a"})
+	s := c.Stats()
+	if s.Hits != 4 || s.Misses != 3 {
+		t.Errorf("%d hits, %d misses", s.Hits, s.Misses)
+	}
+	if s.Bytes < 3000 || s.Bytes > 4000 {
+		t.Errorf("%d bytes", s.Bytes)
+	}
+}
+
 func TestFailedReadIsNotRemembered(t *testing.T) {
 	c, err := New(1 << 20)
 	if err != nil {

@@ -53,8 +53,10 @@ type Disk struct {
 		entries map[fileID]*list.Element
 		recent  *list.List // of *entry, the one used last in front
 		used    int64      // of all entries, and of files being written
-		serial  uint64     // of temporary files
-		off     bool       // no more files are written
+		hits    uint64
+		misses  uint64
+		serial  uint64 // of temporary files
+		off     bool   // no more files are written
 	}
 }
 
@@ -171,6 +173,16 @@ func (d *Disk) Close() error {
 	return d.lock.Close()
 }
 
+// Stats returns the numbers of this moment.
+func (d *Disk) Stats() Stats {
+	if d == nil {
+		return Stats{}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return Stats{Hits: d.mu.hits, Misses: d.mu.misses, Bytes: d.mu.used, Limit: d.limit}
+}
+
 // Get returns a range from the cache, or has it read and keeps it. Of callers
 // that miss the same range at the same time, one reads for all; when its
 // context ends, another does. Nobody may change the bytes.
@@ -207,7 +219,15 @@ func (d *Disk) Get(ctx context.Context, r Range, read func(context.Context) ([]b
 }
 
 func (d *Disk) fly(ctx context.Context, id fileID, r Range, read func(context.Context) ([]byte, error)) ([]byte, error) {
-	if data, ok := d.load(id, r); ok {
+	data, ok := d.load(id, r)
+	d.mu.Lock()
+	if ok {
+		d.mu.hits++
+	} else {
+		d.mu.misses++
+	}
+	d.mu.Unlock()
+	if ok {
 		return data, nil
 	}
 	data, err := read(ctx)

@@ -80,6 +80,24 @@ func TestDiskKeepsWhatWasReadAlsoOverARestart(t *testing.T) {
 	}
 }
 
+func TestStatsOfDiskTellWhatWasThereAndWhatHadToBeRead(t *testing.T) {
+	d := openDisk(t, t.TempDir(), 1<<20, database)
+	for range 3 {
+		get(t, d, Range{"a", 0, 10})
+		get(t, d, Range{"a", 10, 5000})
+	}
+	if s, want := d.Stats(), (Stats{Hits: 4, Misses: 2, Bytes: 3 * diskBlock, Limit: 1 << 20}); s != want {
+		t.Errorf("%+v, not %+v", s, want)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	d = nil
+	if s := d.Stats(); s != (Stats{}) {
+		t.Errorf("without a disk: %+v", s)
+	}
+}
+
 func TestDiskKeepsToItsLimit(t *testing.T) {
 	dir := t.TempDir()
 	const limit = 40 * diskBlock

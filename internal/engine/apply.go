@@ -134,9 +134,13 @@ func (lo *logObserver) Settled(s txlog.Settled) {
 		mine[i].unpinLocked()
 	}
 	e.seq.Unlock()
+	applied := time.Now()
 	for _, t := range mine {
 		if t != nil {
 			e.uploads.forget(t)
+			e.Took(StageQueue, s.Put.Sub(t.finishedAt))
+			e.Took(StagePut, s.Stood.Sub(s.Put))
+			e.Took(StageApply, applied.Sub(s.Stood))
 		}
 	}
 }

@@ -43,6 +43,8 @@ type transaction struct {
 	reign int          // of this node, in which it was judged
 	epoch txlog.Epoch  // in which it was put into the log
 
+	votedAt, finishedAt time.Time
+
 	mu struct {
 		sync.Mutex
 		phase  phase
@@ -213,21 +215,19 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 	if err := e.waitForRoom(ctx); err != nil {
 		return ballot, err
 	}
-	for _, u := range t.blobs {
-		if u.reign != t.reign { // whoever has led meanwhile may have swept it away
-			return ballot, errLedMeanwhile
-		}
-		if err := u.finished(ctx); err != nil {
-			return ballot, err
-		}
+	if err := t.awaitBlobs(ctx); err != nil {
+		return ballot, err
 	}
 	locks, err := t.wanted(ctx)
 	if err != nil {
 		return ballot, err
 	}
+	start := time.Now()
 	if err := e.locks.acquire(ctx, locks); err != nil {
 		return ballot, err
 	}
+	locked := time.Now()
+	e.Took(StageLocks, locked.Sub(start))
 	if err := e.ReadOnly(); err != nil { // since it began to wait
 		e.locks.release(locks)
 		return ballot, err
@@ -236,6 +236,8 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 	if err == nil && len(ballot.Conflicts) == 0 && t.bytes > e.opts.MaxInline {
 		err = t.writePayloads(ctx)
 	}
+	t.votedAt = time.Now()
+	e.Took(StageJudge, t.votedAt.Sub(locked))
 	if err == nil && len(ballot.Conflicts) == 0 {
 		t.locks = locks
 		return ballot, nil
@@ -249,6 +251,24 @@ func (t *transaction) vote(ctx context.Context) (ballot zodb.Ballot, err error) 
 		return zodb.Ballot{}, wait
 	}
 	return ballot, err
+}
+
+// awaitBlobs waits until the transaction's blobs stand.
+func (t *transaction) awaitBlobs(ctx context.Context) error {
+	if len(t.blobs) == 0 {
+		return nil
+	}
+	start := time.Now()
+	for _, u := range t.blobs {
+		if u.reign != t.reign { // whoever has led meanwhile may have swept it away
+			return errLedMeanwhile
+		}
+		if err := u.finished(ctx); err != nil {
+			return err
+		}
+	}
+	t.e.Took(StageBlobs, time.Since(start))
+	return nil
 }
 
 // orderLock stands for the order of transactions. One that brings its tid along
@@ -434,6 +454,8 @@ func (t *transaction) Finish(done func(*zodb.Commit, error)) {
 	e := t.e
 	e.stats.active.Add(-1)
 	t.done = done
+	t.finishedAt = time.Now()
+	e.Took(StageClient, t.finishedAt.Sub(t.votedAt))
 	highest := zodb.Oid(0)
 	for _, rec := range t.txn.Records {
 		highest = max(highest, rec.Oid)

@@ -118,6 +118,11 @@ type Options struct {
 	CacheDir  string
 	CacheSize int64
 
+	// ReadDirectories has the directories of segments and tables read in the background
+	// when the database is open, as far as they take half of Memory, so that no load has
+	// to wait for one: it is for servers.
+	ReadDirectories bool
+
 	// A tail of that many bytes, or log objects, is written out as a segment.
 	// Defaults 16 MiB, 1024.
 	FlushBytes, FlushObjects int
@@ -208,7 +213,8 @@ type Engine struct {
 		readOnly  error                     // why there are no writes now, if so
 	}
 
-	stats struct {
+	stages stages
+	stats  struct {
 		loads, stores, commits, aborts, conflicts, active atomic.Int64
 	}
 }
@@ -282,6 +288,7 @@ func open(ctx context.Context, b bucket.Bucket, f *txlog.Format, opts Options, o
 		"took", opts.Now().Sub(start).Round(time.Millisecond))
 	e.janitor.do(func() { e.clean(e.janitor.ctx) })
 	e.janitor.do(func() { e.compact(e.janitor.ctx) })
+	e.readAhead()
 	return e, nil
 }
 
@@ -352,6 +359,8 @@ func newEngine(b bucket.Bucket, f *txlog.Format, opts Options) (*Engine, error) 
 // finished are in the log, and ends all writing.
 func (e *Engine) Close(ctx context.Context) error {
 	if e.log == nil {
+		e.janitor.end()
+		e.janitor.wg.Wait()
 		return e.disk.Close()
 	}
 	e.endWrites(fmt.Errorf("%w: %w", zodb.ErrReadOnly, zodb.ErrClosed))

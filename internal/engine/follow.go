@@ -73,9 +73,9 @@ func (lo *logObserver) Deposed(by txlog.Lost, _ []txlog.Entry) {
 
 // HandOver ends this node's reign, if it leads, for another one: it takes no more
 // votes, waits for as long as patience until what was voted for is finished, and until
-// what was finished is in the log, or ctx is done, and tells those who follow that this
-// is all.
-func (e *Engine) HandOver(ctx context.Context, patience time.Duration) error {
+// what was finished is in the log, or ctx is done, lets go, and tells those who follow
+// that this is all: they may lead at once then.
+func (e *Engine) HandOver(ctx context.Context, patience time.Duration, letGo func()) error {
 	if leads := e.leads() == nil; !leads {
 		return nil
 	}
@@ -94,6 +94,7 @@ func (e *Engine) HandOver(ctx context.Context, patience time.Duration) error {
 	e.seq.Lock()
 	e.seq.readOnly = fmt.Errorf("%w: %w: another server leads", zodb.ErrNotCommitted, zodb.ErrReadOnly)
 	e.seq.Unlock()
+	letGo()
 	e.endFollowing()
 	return err
 }

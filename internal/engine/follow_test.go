@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,7 +154,7 @@ func TestAVoteThatWaitsForItsBlobIsRefusedAfterAHandOver(t *testing.T) {
 			voted <- err
 		}()
 		synctest.Wait()
-		if err := e.HandOver(t.Context(), time.Second); err != nil {
+		if err := e.HandOver(t.Context(), time.Second, func() {}); err != nil {
 			t.Fatal(err)
 		}
 		for range maxFinishing {
@@ -163,5 +164,35 @@ func TestAVoteThatWaitsForItsBlobIsRefusedAfterAHandOver(t *testing.T) {
 			t.Errorf("vote: %v", err)
 		}
 		txn.Abort()
+	})
+}
+
+// A follower notes what it is told.
+type follower struct{ told []string }
+
+func (f *follower) LogObject(slot uint64, _ []byte) {
+	f.told = append(f.told, fmt.Sprint("slot ", slot))
+}
+func (f *follower) LogEnded() { f.told = append(f.told, "the end") }
+
+func TestALeaderLetsGoBeforeThoseWhoFollowAreToldThatItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := openEngine(t, bucket.NewMemory())
+		f := &follower{}
+		_, slot, err := e.FollowLog(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit(t, e, stored{0, zodb.NoTid, record("state")})
+		err = e.HandOver(t.Context(), time.Second, func() { f.told = append(f.told, "let go") })
+		if err != nil {
+			t.Error(err)
+		}
+		if want := []string{fmt.Sprint("slot ", slot), "let go", "the end"}; !slices.Equal(f.told, want) {
+			t.Errorf("%q, not %q", f.told, want)
+		}
+		if err := e.HandOver(t.Context(), time.Second, func() { t.Error("it let go of what it did not have") }); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -89,6 +89,14 @@ func (e *Engine) unlessOutdated(ctx context.Context, err error, views ...*base.V
 	return e.renew(ctx, err, views[0])
 }
 
+// readAhead begins to read what most loads need.
+func (e *Engine) readAhead() {
+	if e.opts.ReadDirectories {
+		v := e.present()
+		e.janitor.do(func() { _ = v.ReadDirectories(e.janitor.ctx, e.opts.Memory/2) }) // a load that needs one tells what is wrong
+	}
+}
+
 // present returns the present base.
 func (e *Engine) present() *base.View {
 	e.state.RLock()

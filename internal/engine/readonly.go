@@ -37,6 +37,7 @@ func OpenReadOnly(ctx context.Context, b bucket.Bucket, opts Options) (*Engine, 
 	if err != nil {
 		return nil, errors.Join(err, e.disk.Close())
 	}
+	e.readAhead()
 	return e, nil
 }
 

@@ -23,6 +23,8 @@ func (e *Engine) waitForRoom(ctx context.Context) error {
 		return nil
 	}
 	e.janitor.pokeFlush()
+	start := time.Now()
+	defer func() { e.Took(StageRoom, time.Since(start)) }()
 	wait, cancel := context.WithTimeoutCause(ctx, roomPatience, errNoRoom)
 	defer cancel()
 	err := e.await(wait, func() bool {

@@ -41,6 +41,9 @@ func TestVotesAreRefusedWhenTooMuchCannotBeWrittenOut(t *testing.T) {
 		if n < limit>>11 {
 			t.Errorf("refused after %d commits", n)
 		}
+		if w := e.Work(); w.Stages[StageRoom].Time != roomPatience || w.Unflushed < limit || w.MaxUnflushed != limit {
+			t.Errorf("waited %v for room, with %d of %d bytes unflushed", w.Stages[StageRoom].Time, w.Unflushed, w.MaxUnflushed)
+		}
 		if !strings.Contains(said.String(), "REFUSING COMMITS") {
 			t.Errorf("the operator was told: %s", said.String())
 		}

@@ -23,6 +23,7 @@ type link struct {
 	control *zeo.Client
 	heard   atomic.Int64 // when it spoke last, in nanoseconds since 1970
 	end     atomic.Uint64
+	turn    atomic.Int64 // how many others had better ask for the lead before this node
 
 	mu struct {
 		sync.Mutex
@@ -72,7 +73,7 @@ func (l *link) dial(ctx context.Context, follower zeo.LogFollower) (*zeo.Client,
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	return l.n.opts.Dial(ctx, l.leader.Address, zeo.ClientOptions{
-		Storage: l.n.opts.Storage, Node: l.n.opts.Engine.Node, Follower: follower,
+		Storage: l.n.opts.Storage, Node: l.n.opts.Engine.Node, NodeAddress: l.n.opts.Engine.Address, Follower: follower,
 	})
 }
 
@@ -110,8 +111,9 @@ func (l *link) awaitFinishing() {
 }
 
 // LogEnd implements zeo.LogFollower.
-func (l *link) LogEnd(_, slot uint64, _ zodb.Tid) {
+func (l *link) LogEnd(_, slot uint64, _ zodb.Tid, turn int) {
 	l.heard.Store(time.Now().UnixNano())
+	l.turn.Store(int64(turn))
 	l.end.Store(max(l.end.Load(), slot))
 	l.n.Log().Reaches(txlog.Slot(slot))
 }
@@ -128,11 +130,10 @@ func (l *link) wait(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
+		case <-l.control.Done():
+			return l.control.Err()
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		}
-		if err := l.control.Err(); err != nil {
-			return err
 		}
 		if l.over() {
 			return fmt.Errorf("%s leads now", l.n.Log().End().Leader)

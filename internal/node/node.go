@@ -43,7 +43,7 @@ type Options struct {
 	Dial func(ctx context.Context, address string, opts zeo.ClientOptions) (*zeo.Client, error)
 
 	// Reluctance returns for how long this node, having lost its leader, leaves it to
-	// others to ask for the lease first. It may be nil.
+	// others to ask for the lease first, also when it is its turn. It may be nil.
 	Reluctance func() time.Duration
 }
 
@@ -66,6 +66,11 @@ const (
 
 	// releaseTime bounds how long this node tries to let go of the lease.
 	releaseTime = 2 * time.Second
+
+	// How long a node that has lost its leader leaves it to another one to ask for the
+	// lease, for each of those whose turn it is before, and for all.
+	perTurn   = 150 * time.Millisecond
+	mostTurns = 4 * perTurn
 
 	// retryAfter is how long a node that could not come to lead waits.
 	retryAfter = 500 * time.Millisecond
@@ -178,7 +183,7 @@ func (n *Node) do(f func()) bool {
 
 // run decides whether to lead or whom to follow, until Close.
 func (n *Node) run() {
-	for followed := false; n.ctx.Err() == nil; {
+	for lost := (*link)(nil); n.ctx.Err() == nil; {
 		if n.Engine.ReadOnly() == nil {
 			select {
 			case <-n.role:
@@ -193,9 +198,9 @@ func (n *Node) run() {
 		}
 		l := n.connect(n.ctx, n.Log().End())
 		if l == nil {
-			l = n.seek(followed)
+			l = n.seek(lost)
 		}
-		if followed = l != nil; followed {
+		if lost = l; l != nil {
 			n.follow(l)
 		}
 	}
@@ -219,9 +224,9 @@ func (n *Node) follow(l *link) {
 }
 
 // seek asks for the lease to lead, and looks for a leader meanwhile. It returns the
-// link to one, or nil if this node leads, or has to begin anew. followed says that it
-// has just lost its leader.
-func (n *Node) seek(followed bool) *link {
+// link to one, or nil if this node leads, or has to begin anew. lost is the link to the
+// leader that it has just lost, or nil.
+func (n *Node) seek(lost *link) *link {
 	ctx, cancel := context.WithCancel(n.ctx)
 	defer cancel()
 	n.Log().Poll(pollSeeking)
@@ -229,8 +234,8 @@ func (n *Node) seek(followed bool) *link {
 	before := n.Log().End()
 	acquired := make(chan error, 1)
 	if !n.do(func() {
-		if followed && n.opts.Reluctance != nil {
-			_ = bucket.Sleep(ctx, n.opts.Reluctance())
+		if lost != nil {
+			_ = bucket.Sleep(ctx, n.reluctance(lost))
 		}
 		acquired <- n.lease.Acquire(ctx)
 	}) {
@@ -272,6 +277,15 @@ func (n *Node) seek(followed bool) *link {
 			return nil
 		}
 	}
+}
+
+// reluctance is for how long this node leaves it to others to ask for the lease.
+func (n *Node) reluctance(lost *link) time.Duration {
+	d := min(time.Duration(lost.turn.Load())*perTurn, mostTurns)
+	if n.opts.Reluctance != nil {
+		d += n.opts.Reluctance()
+	}
+	return d
 }
 
 // release lets go of the lease.
@@ -435,10 +449,9 @@ func (n *Node) Stats() zodb.Stats {
 func (n *Node) HandOver(ctx context.Context) {
 	n.change(func() { n.mu.closing = true })
 	n.cancel()
-	if err := n.Engine.HandOver(ctx, handOverTime); err != nil {
+	if err := n.Engine.HandOver(ctx, handOverTime, n.release); err != nil {
 		n.logger.Warn("handing over did not go to its end", "err", err)
 	}
-	n.release()
 }
 
 // Close ends all work, and lets go of the lease.

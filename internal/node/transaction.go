@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"s3storage/internal/blob"
+	"s3storage/internal/engine"
 	"s3storage/internal/zeo"
 	"s3storage/internal/zodb"
 )
@@ -321,9 +323,11 @@ func (r *remote) StoreBlobOf(oid zodb.Oid, serial zodb.Tid, data []byte, id [16]
 
 func (r *remote) Vote(ctx context.Context) (zodb.Ballot, error) {
 	stop := context.AfterFunc(ctx, r.drop)
-	r.link.n.stats.voting.Add(1)
+	n, start := r.link.n, time.Now()
+	n.stats.voting.Add(1)
 	undone, conflicts, err := r.c.Vote(txnID)
-	r.link.n.stats.voting.Add(-1)
+	n.stats.voting.Add(-1)
+	n.Took(engine.StageLeaderVote, time.Since(start))
 	if !stop() && err != nil {
 		return zodb.Ballot{}, context.Cause(ctx)
 	}
@@ -332,11 +336,15 @@ func (r *remote) Vote(ctx context.Context) (zodb.Ballot, error) {
 
 // Finish implements zodb.Transaction: the log decides.
 func (r *remote) Finish(done func(*zodb.Commit, error)) {
-	begun := r.link.n.do(func() {
+	n, start := r.link.n, time.Now()
+	begun := n.do(func() {
 		end := r.link.beginFinish()
 		tid, epoch, err := r.c.Finish(txnID)
 		if err == nil {
-			r.link.n.Expect(tid, epoch, r.origin, done)
+			n.Expect(tid, epoch, r.origin, func(c *zodb.Commit, err error) {
+				n.Took(engine.StageLeaderFinish, time.Since(start))
+				done(c, err)
+			})
 		}
 		end()
 		switch {

@@ -170,8 +170,7 @@ func BenchmarkRecord(b *testing.B) {
 	rec := txn.Records[len(txn.Records)-1]
 	b.ReportAllocs()
 	for b.Loop() {
-		i, _ := d.Find(txn.Tid, rec.K)
-		block := d.Data()[i]
+		block, _ := d.Find(txn.Tid, rec.K)
 		data, err := d.Record(block, stored(file, block), txn.Tid, rec.K, rec.Oid)
 		if err != nil || !bytes.Equal(data, rec.Data) {
 			b.Fatal(err)

@@ -20,11 +20,10 @@ func serveAll(t *testing.T, d *Directory, file []byte, txns []Txn) (served int) 
 	t.Helper()
 	for _, txn := range txns {
 		for _, r := range txn.Records {
-			i, ok := d.Find(txn.Tid, r.K)
+			b, ok := d.Find(txn.Tid, r.K)
 			if !ok || r.Deleted {
 				continue
 			}
-			b := d.Data()[i]
 			data, err := d.Record(b, stored(file, b), txn.Tid, r.K, r.Oid)
 			if err == nil && !bytes.Equal(data, r.Data) {
 				t.Errorf("record %d of %s is %q, not %q", r.K, txn.Tid, data, r.Data)

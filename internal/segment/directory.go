@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -41,10 +42,11 @@ func appendFooter(directory []byte, raw uint32, db [16]byte, id ID) []byte {
 // A Directory says which blocks a segment has, and takes them apart. It is not
 // changed any more, and may be used from any number of goroutines.
 type Directory struct {
-	db                        [16]byte
-	info                      Info
-	data, headers, references []Block
-	classes                   Block
+	db                  [16]byte
+	info                Info
+	data                dataBlocks
+	headers, references []Block
+	classes             Block
 }
 
 // ReadDirectory reads the directory out of the last info.Tail bytes of the file.
@@ -98,18 +100,19 @@ func (d *Directory) decode(r *fileformat.Reader) error {
 	said.Txns, said.Records, said.DataBytes = int64(r.Uvarint()), int64(r.Uvarint()), int64(r.Uvarint())
 	said.First, said.Last = zodb.Tid(r.Uvarint()), zodb.Tid(r.Uvarint())
 	numbers := [3]uint64{r.Uvarint(), r.Uvarint(), r.Uvarint()}
-	at := int64(startSize)
+	if err := fits(r, numbers[0]); err != nil {
+		return err
+	}
+	d.data, said.Scan = readDataBlocks(r, int(numbers[0]), startSize)
+	at := said.Scan
 	for i, list := range []struct {
 		blocks *[]Block
 		limit  uint32
-	}{{&d.data, maxDataRaw}, {&d.headers, maxHeaderRaw}, {&d.references, maxReferencesRaw}} {
-		if list.blocks == &d.headers {
-			said.Scan = at
+	}{{&d.headers, maxHeaderRaw}, {&d.references, maxReferencesRaw}} {
+		if err := fits(r, numbers[i+1]); err != nil {
+			return err
 		}
-		if n := uint64(len(r.Rest())) / minEntry; numbers[i] > n {
-			return r.Corrupt("%d blocks, where there is room for %d", numbers[i], n)
-		}
-		blocks := make([]Block, numbers[i])
+		blocks := make([]Block, numbers[i+1])
 		var before Key
 		for j := range blocks {
 			before = readKey(r, before)
@@ -124,8 +127,14 @@ func (d *Directory) decode(r *fileformat.Reader) error {
 	return r.End()
 }
 
-// minEntry is the fewest bytes that the directory has for a block with a key.
-const minEntry = 8
+// fits checks that so many blocks with keys can follow.
+func fits(r *fileformat.Reader, blocks uint64) error {
+	const least = 8 // bytes for one
+	if n := uint64(len(r.Rest())) / least; blocks > n {
+		return r.Corrupt("%d blocks, where there is room for %d", blocks, n)
+	}
+	return nil
+}
 
 func readLengths(r *fileformat.Reader, at int64, limit uint32) Block {
 	stored, raw := r.Uvarint(), r.Uvarint()
@@ -141,12 +150,12 @@ func (d *Directory) Info() Info { return d.info }
 // Weight returns how many bytes of memory the directory takes up, about.
 func (d *Directory) Weight() int {
 	const block = 40
-	return 256 + block*(len(d.data)+len(d.headers)+len(d.references))
+	return 256 + d.data.weight() + block*(len(d.headers)+len(d.references))
 }
 
 // Data returns the blocks with the data of records, in the order of the file
-// and of keys. They must not be changed. There are none for deletions.
-func (d *Directory) Data() []Block { return d.data }
+// and of keys, in a list that it makes. There are none for deletions.
+func (d *Directory) Data() []Block { return d.data.all() }
 
 // Headers returns the blocks that describe transactions and records, in the
 // order of the file and of keys. They must not be changed.
@@ -160,12 +169,9 @@ func (d *Directory) References() []Block { return d.references }
 // ClassTable returns the block with the names of classes.
 func (d *Directory) ClassTable() Block { return d.classes }
 
-// Find returns the index, among those of Data, of the block in which the record
-// is if it has data. ok is false where there is certainly no such record.
-func (d *Directory) Find(tid zodb.Tid, k uint32) (i int, ok bool) {
-	i = last(d.data, Key{tid, k})
-	return max(i, 0), i >= 0
-}
+// Find returns the block in which the record is if it has data. ok is false where
+// there is certainly no such record.
+func (d *Directory) Find(tid zodb.Tid, k uint32) (b Block, ok bool) { return d.data.find(Key{tid, k}) }
 
 // FindHeaders returns the index, among those of Headers, of the block in which
 // the transaction begins. If there is no such transaction, the first one after
@@ -209,6 +215,6 @@ func (d *Directory) open(b Block, stored, memory []byte) (*fileformat.Reader, er
 
 // equal tells whether two directories say the same.
 func (d *Directory) equal(other *Directory) bool {
-	return d.info == other.info && d.db == other.db && d.classes == other.classes && slices.Equal(d.data, other.data) &&
+	return d.info == other.info && d.db == other.db && d.classes == other.classes && bytes.Equal(d.data.entries, other.data.entries) &&
 		slices.Equal(d.headers, other.headers) && slices.Equal(d.references, other.references)
 }

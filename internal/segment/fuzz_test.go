@@ -22,7 +22,10 @@ func bounded(t *testing.T, n int, f func()) {
 }
 
 // rawDirectory returns the directory of a segment before compression.
-func rawDirectory(d *Directory) []byte { return d.encode(&d.info) }
+func rawDirectory(d *Directory) []byte {
+	list := blockLists{d.Data(), d.headers, d.references, d.classes}
+	return list.encode(&d.info)
+}
 
 // What decodes is what a writer would have written.
 func FuzzDirectory(f *testing.F) {
@@ -69,7 +72,7 @@ const (
 // What decodes is what a writer would have written.
 func FuzzBlocks(f *testing.F) {
 	file, d := write(f, ID{7}, sample())
-	for kind, blocks := range [][]Block{d.data, d.headers, d.references, {d.classes}} {
+	for kind, blocks := range [][]Block{d.Data(), d.headers, d.references, {d.classes}} {
 		for _, b := range blocks {
 			r, err := d.open(b, stored(file, b), nil)
 			if err != nil {

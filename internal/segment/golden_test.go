@@ -46,7 +46,7 @@ func TestFormatIsThatOfTheGoldenFile(t *testing.T) {
 // rawParts returns the start and the blocks, decompressed.
 func rawParts(t *testing.T, file []byte, d *Directory) (parts []string) {
 	parts = append(parts, string(file[:startSize]))
-	for _, blocks := range [][]Block{d.data, d.headers, d.references, {d.classes}} {
+	for _, blocks := range [][]Block{d.Data(), d.headers, d.references, {d.classes}} {
 		for _, b := range blocks {
 			r, err := d.open(b, stored(file, b), nil)
 			if err != nil {

@@ -46,8 +46,8 @@ func TestTheBytesAreTheSameHoweverManyBlocksAreCompressedAtATime(t *testing.T) {
 	if err := d.Check(context.Background(), fetchFrom(want.Bytes())); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.data) < 20 || len(d.headers) < 3 || len(d.references) < 3 {
-		t.Fatalf("only %d, %d and %d blocks", len(d.data), len(d.headers), len(d.references))
+	if len(d.Data()) < 20 || len(d.headers) < 3 || len(d.references) < 3 {
+		t.Fatalf("only %d, %d and %d blocks", len(d.Data()), len(d.headers), len(d.references))
 	}
 	for _, ahead := range []int{1, 2, 3, 16} {
 		var got bytes.Buffer

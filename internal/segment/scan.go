@@ -49,7 +49,7 @@ func (d *Directory) ScanWithout(ctx context.Context, fetch Fetch, parts Parts, w
 		defer s.references.stream.wait()
 	}
 	if parts&WithData != 0 {
-		s.data = &data{stream: newStream(d, fetch, d.data)}
+		s.data = &data{stream: newStream(d, fetch, d.Data())}
 		defer s.data.stream.wait()
 	}
 	defer cancel() // before the waits

@@ -173,14 +173,13 @@ func compare(t rapid.TB, txns []Txn) ([]byte, *Directory) {
 	served := map[Key][]byte{}
 	for _, txn := range txns {
 		for _, r := range txn.Records {
-			i, ok := d.Find(txn.Tid, r.K)
+			b, ok := d.Find(txn.Tid, r.K)
 			if r.Deleted {
 				continue
 			}
 			if !ok {
 				t.Fatalf("record %d of %s is not found", r.K, txn.Tid)
 			}
-			b := d.Data()[i]
 			data, err := d.Record(b, stored(file, b), txn.Tid, r.K, r.Oid)
 			if err != nil {
 				t.Fatal(err)

@@ -32,11 +32,17 @@ type Writer struct {
 	references referenceBuilder
 	classes    classTable
 
-	dir    Directory // offsets are not set
+	dir    blockLists
 	packer packer
 
 	// What comes behind the data.
 	packedHeaders, packedReferences bytes.Buffer
+}
+
+// blockLists are the blocks that were written, without their offsets.
+type blockLists struct {
+	data, headers, references []Block
+	classes                   Block
 }
 
 // NewWriter returns a writer of the segment of that id, of a database. The
@@ -251,7 +257,7 @@ func (w *Writer) flushAll() error {
 }
 
 // encode returns the bytes of the directory before they are compressed.
-func (d *Directory) encode(info *Info) []byte {
+func (d *blockLists) encode(info *Info) []byte {
 	var b []byte
 	for _, n := range []uint64{uint64(info.Txns), uint64(info.Records), uint64(info.DataBytes), uint64(info.First), uint64(info.Last),
 		uint64(len(d.data)), uint64(len(d.headers)), uint64(len(d.references))} {

@@ -99,6 +99,7 @@ type flying struct {
 	puts     int // under way
 	failures int
 	again    time.Time // when to put again, if no put is under way
+	first    time.Time // the first put
 	started  time.Time // the last put
 	hedged   bool
 }
@@ -194,7 +195,7 @@ func (l *Leader) Next(now time.Time) (actions []Action, wake time.Time) {
 			break
 		}
 		l.newest = now
-		actions = append(actions, l.launch().put(now))
+		actions = append(actions, l.launch(now).put(now))
 		ask(now.Add(l.hedgeAfter()))
 	}
 	if l.lost == nil && l.Idle() && !l.watching {
@@ -213,7 +214,7 @@ func (l *Leader) Next(now time.Time) (actions []Action, wake time.Time) {
 }
 
 // launch makes an object of what waits.
-func (l *Leader) launch() *flying {
+func (l *Leader) launch(now time.Time) *flying {
 	n, size, bases := 0, 0, 0
 	for n < len(l.queue) && (n == 0 || size+l.queue[n].size() <= l.cfg.MaxObject) {
 		if l.queue[n].Base != nil {
@@ -246,7 +247,7 @@ func (l *Leader) launch() *flying {
 	}
 	l.queue = l.queue[n:]
 	l.markRaised = false
-	f := &flying{object: o, data: o.encode()}
+	f := &flying{object: o, data: o.encode(), first: now}
 	l.next.Slot++
 	l.next.Prev, l.next.OidMark, l.next.LastTid = o.Hash, o.OidMark, o.LastTid
 	l.flight = append(l.flight, f)
@@ -301,7 +302,7 @@ func (l *Leader) PutDone(now time.Time, s Slot, outcome PutOutcome) {
 	default:
 		f.fail(now)
 	}
-	l.settle()
+	l.settle(now)
 }
 
 // ReadDone reports the end of an ActionRead: the put id that was found, or ok
@@ -323,7 +324,7 @@ func (l *Leader) ReadDone(now time.Time, s Slot, found PutID, ok bool, by Node) 
 	case l.lost == nil || s < l.lost.Slot:
 		l.lost = &Lost{Slot: s, By: by}
 	}
-	l.settle()
+	l.settle(now)
 }
 
 // WatchDone reports the end of an ActionWatch: whether there is an object in
@@ -344,12 +345,13 @@ func (f *flying) fail(now time.Time) {
 }
 
 // settle moves what is known to be part of the log from flight to done.
-func (l *Leader) settle() {
+func (l *Leader) settle(now time.Time) {
 	for len(l.flight) > 0 && l.flight[0].stands {
-		o := l.flight[0].object
+		f := l.flight[0]
+		o := f.object
 		l.settled.Slot++
 		l.settled.Prev, l.settled.OidMark, l.settled.LastTid = o.Hash, o.OidMark, o.LastTid
-		l.done = append(l.done, Settled{o, l.settled, l.flight[0].data})
+		l.done = append(l.done, Settled{Object: o, End: l.settled, Data: f.data, Put: f.first, Stood: now})
 		l.flight = l.flight[1:]
 	}
 }
@@ -363,6 +365,10 @@ type Settled struct {
 	Object *Object
 	End    Position // behind it
 	Data   []byte   // the object's bytes, if this node has written it; not to be changed
+
+	// When it was first put, and when it was known to stand, and all before it. Zero if
+	// another node has written it.
+	Put, Stood time.Time
 }
 
 // Settled returns the objects that became part of the log since it was last

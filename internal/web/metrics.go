@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/cache"
+	"s3storage/internal/engine"
 	"s3storage/internal/zodb"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,10 +38,14 @@ var storageMetrics = []metric[reading]{
 	counter("stores_total", "Objects that clients of this server stored.", func(r reading) float64 { return float64(r.stats.Stores) }),
 	counter("loads_total", "Objects that clients of this server loaded.", func(r reading) float64 { return float64(r.stats.Loads) }),
 	gauge("transactions_active", "Transactions begun and not finished.", func(r reading) float64 { return float64(r.stats.ActiveTxns) }),
+	gauge("transactions_finishing", "Transactions that were finished and are not in the log yet.", func(r reading) float64 { return float64(r.work.Finishing) }),
 	gauge("votes_waiting", "Votes that wait for other transactions.", func(r reading) float64 { return float64(r.stats.Waiting) }),
 	gauge("objects", "Objects in the database.", func(r reading) float64 { return float64(r.info.Objects) }),
 	gauge("database_bytes", "Bytes that the database takes up.", func(r reading) float64 { return float64(r.info.Size) }),
 	gauge("last_transaction_timestamp_seconds", "Time of the last transaction; 0 if there is none.", func(r reading) float64 { return seconds(r.last) }),
+	gauge("unflushed_bytes", "Bytes of the log that are in memory and not in segments yet.", func(r reading) float64 { return float64(r.work.Unflushed) }),
+	gauge("unflushed_limit_bytes", "Bytes of the log in memory from which on commits wait.", func(r reading) float64 { return float64(r.work.MaxUnflushed) }),
+	gauge("send_queue_bytes", "Bytes that wait to be sent to clients and other servers.", func(r reading) float64 { return float64(r.queued) }),
 	gauge("connections", "Connections of clients and other servers.", func(r reading) float64 { return float64(r.connections) }),
 	gauge("followers", "Servers that follow this one.", func(r reading) float64 { return float64(r.followers) }),
 }
@@ -53,6 +59,16 @@ var nodeMetrics = []metric[reading]{
 	gauge("log_end_slot", "Slot at the end of the log, as far as this server knows.", func(r reading) float64 { return float64(r.end) }),
 	gauge("log_lag_slots", "Slots of the log that this server knows of and has not applied.", func(r reading) float64 { return float64(r.end - r.applied) }),
 }
+
+// What there is of each cache, in memory and on disk.
+var cacheMetrics = []metric[cache.Stats]{
+	counter("cache_hits_total", "Pieces of the bucket that were asked for and in the cache.", func(s cache.Stats) float64 { return float64(s.Hits) }, "cache"),
+	counter("cache_misses_total", "Pieces of the bucket that were asked for and not in the cache.", func(s cache.Stats) float64 { return float64(s.Misses) }, "cache"),
+	gauge("cache_bytes", "Bytes that the cache takes up.", func(s cache.Stats) float64 { return float64(s.Bytes) }, "cache"),
+	gauge("cache_limit_bytes", "Bytes that the cache may take up.", func(s cache.Stats) float64 { return float64(s.Limit) }, "cache"),
+}
+
+var stageDesc = newDesc("commit_stage_duration_seconds", "How long the stages of commits took.", "stage")
 
 // What there is of every kind of operation on the bucket of a database.
 var (
@@ -71,7 +87,9 @@ type reading struct {
 	info                   zodb.Info
 	stats                  zodb.Stats
 	last                   zodb.Tid
+	work                   engine.Work
 	connections, followers int
+	queued                 int
 	leads, linked          bool
 	epoch, applied, end    uint64
 }
@@ -92,9 +110,13 @@ func (c collector) Describe(to chan<- *prometheus.Desc) {
 	for _, m := range nodeMetrics {
 		to <- m.desc
 	}
+	for _, m := range cacheMetrics {
+		to <- m.desc
+	}
 	for _, m := range requestMetrics {
 		to <- m.desc
 	}
+	to <- stageDesc
 	to <- bytesMetric.desc
 	to <- latencyDesc
 }
@@ -104,7 +126,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	for name, d := range c {
 		r := reading{
 			info: d.Storage.Info(), stats: d.Storage.Stats(), last: d.Storage.LastTransaction(),
-			connections: d.Connections(), followers: d.Followers(),
+			work: d.Storage.Work(), connections: d.Connections(), followers: d.Followers(), queued: d.Queued(),
 		}
 		for _, m := range storageMetrics {
 			m.send(to, r, name)
@@ -117,9 +139,24 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 				m.send(to, r, name)
 			}
 		}
+		sendWork(to, r.work, name)
 		for k, s := range d.Requests().Kinds {
 			sendRequests(to, requests{bucket.Kind(k), s}, name)
 		}
+	}
+}
+
+func sendWork(to chan<- prometheus.Metric, w engine.Work, storage string) {
+	for name, s := range map[string]cache.Stats{"memory": w.Memory, "disk": w.Disk} {
+		if s.Limit == 0 {
+			continue // there is none
+		}
+		for _, m := range cacheMetrics {
+			m.send(to, s, storage, name)
+		}
+	}
+	for i, s := range w.Stages {
+		sendHistogram(to, stageDesc, s.Time, s.Latency, storage, engine.Stage(i).String())
 	}
 }
 
@@ -133,7 +170,11 @@ func sendRequests(to chan<- prometheus.Metric, r requests, storage string) {
 	default:
 		bytesMetric.send(to, r, storage, operation)
 	}
-	to <- prometheus.MustNewConstHistogram(latencyDesc, r.Latency.Total(), r.Time.Seconds(), buckets(r.Latency), storage, operation)
+	sendHistogram(to, latencyDesc, r.Time, r.Latency, storage, operation)
+}
+
+func sendHistogram(to chan<- prometheus.Metric, desc *prometheus.Desc, total time.Duration, h bucket.Histogram, labels ...string) {
+	to <- prometheus.MustNewConstHistogram(desc, h.Total(), total.Seconds(), buckets(h), labels...)
 }
 
 func (m metric[T]) send(to chan<- prometheus.Metric, from T, labels ...string) {

@@ -3,7 +3,7 @@ package web
 import "s3storage/internal/bucket"
 
 // Prices of requests in US dollars: the list prices of S3 Standard in us-east-1, as
-// https://aws.amazon.com/s3/pricing/ has them. Deletions are free.
+// https://aws.amazon.com/s3/pricing/ had them in 2025. Deletions are free.
 const (
 	usdPerWrite = 0.005 / 1000  // PUT, COPY, POST, LIST
 	usdPerRead  = 0.0004 / 1000 // GET, HEAD and all others

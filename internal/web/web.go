@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/engine"
 	"s3storage/internal/node"
 	"s3storage/internal/zodb"
 
@@ -30,13 +31,15 @@ type Database struct {
 	Status      func() node.Status // nil for one that shows the past
 	Connections func() int         // of clients and other servers
 	Followers   func() int         // servers that follow this one
+	Queued      func() int         // bytes that wait to be sent to clients and other servers
 }
 
-// A Storage is the part of zodb.Storage that is shown.
+// A Storage is the part of an engine that is shown.
 type Storage interface {
 	Info() zodb.Info
 	Stats() zodb.Stats
 	LastTransaction() zodb.Tid
+	Work() engine.Work
 }
 
 // NewServer returns a server of the databases, by their names. The caller has it serve,

@@ -5,15 +5,21 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"s3storage/internal/bucket"
+	"s3storage/internal/cache"
+	"s3storage/internal/engine"
 	"s3storage/internal/node"
 	"s3storage/internal/txlog"
 	"s3storage/internal/zodb"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
 
@@ -21,11 +27,13 @@ type fixed struct {
 	info  zodb.Info
 	stats zodb.Stats
 	last  zodb.Tid
+	work  engine.Work
 }
 
 func (f fixed) Info() zodb.Info           { return f.info }
 func (f fixed) Stats() zodb.Stats         { return f.stats }
 func (f fixed) LastTransaction() zodb.Tid { return f.last }
+func (f fixed) Work() engine.Work         { return f.work }
 
 // example returns a database that nothing happens to.
 func example(status *node.Status) Database {
@@ -40,15 +48,27 @@ func example(status *node.Status) Database {
 	requests.Kinds[bucket.KindDelete].Count = 1000
 	list := &requests.Kinds[bucket.KindList]
 	list.Count, list.Bytes = 1, 3000 // objects
+	work := engine.Work{
+		Finishing: 10, Unflushed: 11, MaxUnflushed: 12,
+		Memory: cache.Stats{Hits: 13, Misses: 14, Bytes: 15, Limit: 16},
+	}
+	if status != nil {
+		work.Disk = cache.Stats{Hits: 17, Misses: 18, Bytes: 19, Limit: 20}
+	}
+	locks := &work.Stages[engine.StageLocks]
+	locks.Time = 3 * time.Second
+	locks.Latency.Add(locks.Time)
 	d := Database{
 		Storage: fixed{
 			zodb.Info{Objects: 12, Size: 3456},
 			zodb.Stats{Loads: 1, Stores: 2, Commits: 3, Aborts: 4, Conflicts: 5, ActiveTxns: 6, Waiting: 7},
 			zodb.TidAt(time.Unix(1_700_000_000, 0)),
+			work,
 		},
 		Requests:    func() bucket.Stats { return requests },
 		Connections: func() int { return 8 },
 		Followers:   func() int { return 9 },
+		Queued:      func() int { return 21 },
 	}
 	if status != nil {
 		d.Status = func() node.Status { return *status }
@@ -91,6 +111,20 @@ func TestMetricsTellTheNumbersOfEachDatabase(t *testing.T) {
 		`s3storage_database_bytes{storage="main"} 3456`,
 		`s3storage_last_transaction_timestamp_seconds{storage="main"} 1.7e+09`,
 		`s3storage_last_transaction_timestamp_seconds{storage="past"} 1.7e+09`,
+		`s3storage_transactions_finishing{storage="main"} 10`,
+		`s3storage_unflushed_bytes{storage="main"} 11`,
+		`s3storage_unflushed_limit_bytes{storage="main"} 12`,
+		`s3storage_send_queue_bytes{storage="main"} 21`,
+		`s3storage_cache_hits_total{cache="memory",storage="main"} 13`,
+		`s3storage_cache_misses_total{cache="memory",storage="main"} 14`,
+		`s3storage_cache_bytes{cache="memory",storage="main"} 15`,
+		`s3storage_cache_limit_bytes{cache="memory",storage="main"} 16`,
+		`s3storage_cache_hits_total{cache="disk",storage="main"} 17`,
+		`s3storage_cache_limit_bytes{cache="disk",storage="main"} 20`,
+		`s3storage_commit_stage_duration_seconds_bucket{stage="locks",storage="main",le="2.097152"} 0`,
+		`s3storage_commit_stage_duration_seconds_bucket{stage="locks",storage="main",le="4.194304"} 1`,
+		`s3storage_commit_stage_duration_seconds_sum{stage="locks",storage="main"} 3`,
+		`s3storage_commit_stage_duration_seconds_count{stage="leader-finish",storage="main"} 0`,
 		`s3storage_leads{storage="main"} 0`,
 		`s3storage_linked{storage="main"} 1`,
 		`s3storage_log_epoch{storage="main"} 5`,
@@ -120,7 +154,7 @@ func TestMetricsTellTheNumbersOfEachDatabase(t *testing.T) {
 			t.Errorf("there is no %q", part)
 		}
 	}
-	for _, part := range []string{`s3storage_leads{storage="past"}`, `s3storage_bucket_bytes_total{operation="list"`} {
+	for _, part := range []string{`s3storage_leads{storage="past"}`, `{cache="disk",storage="past"}`, `s3storage_bucket_bytes_total{operation="list"`} {
 		if strings.Contains(text, part) {
 			t.Errorf("there is %s", part)
 		}
@@ -136,9 +170,68 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	want := len(storageMetrics) + len(nodeMetrics) + len(requestMetrics) + 2
-	if shown := strings.Count(text, "\n# TYPE s3storage_"); shown != want {
-		t.Errorf("%d of %d metrics are shown", shown, want)
+	if shown, all := shownIn(text), names(); !slices.Equal(shown, all) {
+		t.Errorf("shown are %q\nof %q", shown, all)
+	}
+}
+
+// shownIn returns the names of the metrics in an answer, sorted, but for those that any
+// Go program has.
+func shownIn(text string) (all []string) {
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (s3storage_\S+) `).FindAllStringSubmatch(text, -1) {
+		all = append(all, m[1])
+	}
+	slices.Sort(all)
+	return all
+}
+
+// names returns the names of all metrics, sorted.
+func names() (all []string) {
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		collector(nil).Describe(descs)
+		close(descs)
+	}()
+	for d := range descs {
+		all = append(all, regexp.MustCompile(`fqName: "(.*?)"`).FindStringSubmatch(d.String())[1])
+	}
+	slices.Sort(all)
+	return all
+}
+
+// documented returns what is named in the first column of the table below a heading of
+// doc/operations.md, each with the prefix.
+func documented(t *testing.T, heading, prefix string) (all []string) {
+	t.Helper()
+	text, err := os.ReadFile("../../doc/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n"+heading+"\n")
+	section, _, _ = strings.Cut(section, "\n#")
+	for _, row := range regexp.MustCompile("(?m)^\\| (`.*?) \\|").FindAllStringSubmatch(section, -1) {
+		for _, name := range regexp.MustCompile("`(.*?)`").FindAllStringSubmatch(row[1], -1) {
+			all = append(all, prefix+name[1])
+		}
+	}
+	return all
+}
+
+func TestEveryMetricIsDocumentedAndNoOther(t *testing.T) {
+	told := documented(t, "## Metrics", "s3storage_")
+	slices.Sort(told)
+	if all := names(); !slices.Equal(told, all) {
+		t.Errorf("documented are %q\nof %q", told, all)
+	}
+}
+
+func TestEveryStageOfACommitIsDocumentedInItsPlace(t *testing.T) {
+	var all []string
+	for s := range engine.NumStages {
+		all = append(all, s.String())
+	}
+	if told := documented(t, "### Stages of a commit", ""); !slices.Equal(told, all) {
+		t.Errorf("documented are %q\nof %q", told, all)
 	}
 }
 

@@ -84,7 +84,7 @@ func (c *conn) call(m *Message, owned bool) error {
 	case m.Name == "register" && c.storage == nil:
 		meth, answer = method{min: 2, max: 2}, (*conn).register
 	case m.Name == "s3_register" && c.storage == nil:
-		meth, answer = method{min: 2, max: 2}, (*conn).registerNode
+		meth, answer = method{min: 3, max: 3}, (*conn).registerNode
 	case m.Name == "register", m.Name == "s3_register":
 		return violation("register was called twice")
 	case !known:

@@ -1,8 +1,10 @@
 package zeo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -13,11 +15,14 @@ import (
 // ZEO protocol; stock clients do not make them. They give no more rights than ZEO's
 // own calls: whoever may read may follow, whoever may write may commit.
 //
-//	s3_register(storage, name) -> tid register, for another node: it is told of no
+//	s3_register(storage, name, address) -> tid
+//	                                  register, for another node: it is told of no
 //	                                  commits. Fails where this node does not lead
 //	s3_follow() -> (epoch, slot)      from there on s3_log(slot, object) is sent for
 //	                                  each object that becomes part of the log, and
-//	                                  s3_end(epoch, slot, last tid) several times a second
+//	                                  s3_end(epoch, slot, last tid, turn) several times a
+//	                                  second; turn is how many others had better ask for
+//	                                  the lead before this one, when the leader is lost
 //	s3_end() -> (epoch, slot)         where the log ends
 //	s3_sync() -> slot                 the same, when what is being put is part of it
 //	s3_followers() -> [(name, address, slot)]  who follows, and how far each is
@@ -50,6 +55,7 @@ var errNotLeader = &Error{classStorage, Tuple{"this node does not lead the datab
 type otherNode struct {
 	leader  zodb.Leader
 	name    string
+	address string // where others reach it; empty where they do not
 	follows bool   // written by the one that reads, guarded by conn.mu
 	applied uint64 // slot, likewise
 	blobs   map[[16]byte]struct{}
@@ -66,6 +72,10 @@ func (c *conn) registerNode(k *call) (any, error) {
 	if !ok {
 		return nil, k.wrong(1, "name", "str")
 	}
+	address, ok := k.args[2].(string)
+	if !ok {
+		return nil, k.wrong(2, "address", "str")
+	}
 	leader, ok := storage.(zodb.Leader)
 	if !ok {
 		return nil, errNotLeader
@@ -76,7 +86,7 @@ func (c *conn) registerNode(k *call) (any, error) {
 	}
 	c.enterStorage(storageName, storage, false)
 	c.mu.Lock()
-	c.mu.peer = &otherNode{leader: leader, name: name[:min(len(name), maxLabel)], blobs: make(map[[16]byte]struct{})}
+	c.mu.peer = &otherNode{leader: leader, name: name[:min(len(name), maxLabel)], address: address[:min(len(address), maxLabel)], blobs: make(map[[16]byte]struct{})}
 	c.mu.Unlock()
 	c.log.Info("registered", "storage", storageName, "node", name, "encoding", c.enc.String())
 	return last, nil
@@ -131,7 +141,7 @@ func (c *conn) tellEnds(leader zodb.Leader) {
 		if err != nil {
 			return // LogEnded has the connection closed
 		}
-		frame, _ := c.enc.AppendOneWay(nil, "s3_end", Tuple{int64(epoch), int64(slot), last}) // always can be sent
+		frame, _ := c.enc.AppendOneWay(nil, "s3_end", Tuple{int64(epoch), int64(slot), last, c.srv.turn(c)}) // always can be sent
 		c.out.addInfo(frame)
 		select {
 		case <-tick.C:
@@ -313,27 +323,39 @@ func (p *otherNode) leave(c *conn) {
 // A Follower is another node that is told of the log.
 type Follower struct {
 	Name    string // as it has given it
-	Address string // of its end of the connection
+	Address string // where others reach it; that of its end of the connection, if they do not
 	Applied uint64 // the slot of the log up to which it has everything
 }
 
 // Followers returns the nodes that follow a storage.
 func (s *Server) Followers(storage string) (all []Follower) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for c := range s.mu.conns {
+	s.each(storage, func(c *conn) {
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		if p := c.mu.peer; p != nil && p.follows {
-			if name := c.registered.Load(); name != nil && *name == storage {
-				all = append(all, Follower{p.name, peerName(c.nc), p.applied})
-			}
+			all = append(all, Follower{p.name, cmp.Or(p.address, peerName(c.nc)), p.applied})
 		}
-		c.mu.Unlock()
-	}
+	})
 	slices.SortFunc(all, func(a, b Follower) int {
-		return slices.Compare([]string{a.Name, a.Address}, []string{b.Name, b.Address})
+		return slices.Compare([]string{a.Address, a.Name}, []string{b.Address, b.Name})
 	})
 	return all
+}
+
+// turn returns the place of a node that follows in the line of those that ask for the
+// lead when this one is lost. Of each storage another one is the first, so that the
+// leads of a server that led several go to different ones.
+func (s *Server) turn(c *conn) int64 {
+	c.mu.Lock()
+	address := cmp.Or(c.mu.peer.address, peerName(c.nc))
+	c.mu.Unlock()
+	all := s.Followers(c.name)
+	place := slices.IndexFunc(all, func(f Follower) bool { return f.Address == address })
+	if place < 0 {
+		return 0 // it is going
+	}
+	first := slices.Index(slices.Sorted(maps.Keys(s.storages)), c.name) % len(all)
+	return int64((place - first + len(all)) % len(all))
 }
 
 // HangUp closes all connections to a storage: its clients then verify their caches.

@@ -27,7 +27,8 @@ type ClientOptions struct {
 
 	// Node, if set, is the name, for people, of the node whose connection this is. It
 	// fails where the other end does not lead, and is not told of transactions.
-	Node string
+	// NodeAddress is where others reach that node, empty where they do not.
+	Node, NodeAddress string
 
 	// OnInvalidate, if set, is told of the transactions of others, in the
 	// goroutine that reads the connection. Without it, invalidations are
@@ -131,7 +132,7 @@ func NewClient(conn net.Conn, options ClientOptions) (*Client, error) {
 
 	register, args := "register", Tuple{options.Storage, options.ReadOnly}
 	if options.Node != "" {
-		register, args = "s3_register", Tuple{options.Storage, options.Node}
+		register, args = "s3_register", Tuple{options.Storage, options.Node, options.NodeAddress}
 	}
 	tid, err := tidOf(c.call(register, args))
 	if err != nil {
@@ -176,6 +177,9 @@ func (c *Client) Close() error {
 	<-c.done
 	return nil
 }
+
+// Done returns a channel that is closed when the connection is at its end. Err says why.
+func (c *Client) Done() <-chan struct{} { return c.done }
 
 // Err returns why the connection ended, nil while it has not.
 func (c *Client) Err() error {

@@ -3,6 +3,7 @@ package zeo
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"s3storage/internal/zodb"
 )
@@ -16,8 +17,9 @@ type LogFollower interface {
 	// data.
 	LogObject(slot uint64, data []byte)
 
-	// LogEnd is told several times a second where the log ends.
-	LogEnd(epoch, slot uint64, last zodb.Tid)
+	// LogEnd is told several times a second where the log ends, and how many other
+	// nodes had better ask for the lead before this one, when the leader is lost.
+	LogEnd(epoch, slot uint64, last zodb.Tid, turn int)
 }
 
 // Follow has ClientOptions.Follower told of the log from a slot of an epoch on.
@@ -184,7 +186,11 @@ func (c *Client) followed(name string, args Tuple) error {
 		return nil
 	}
 	if name == "s3_end" {
-		if len(args) != 3 {
+		if len(args) != 4 {
+			return errMalformed
+		}
+		turn, ok := args[3].(int64)
+		if !ok || turn < 0 {
 			return errMalformed
 		}
 		epoch, slot, err := pairOf(args, nil)
@@ -193,7 +199,7 @@ func (c *Client) followed(name string, args Tuple) error {
 		}
 		last, err := tidOf(args[2], nil)
 		if err == nil {
-			f.LogEnd(epoch, slot, last)
+			f.LogEnd(epoch, slot, last, int(min(turn, math.MaxInt32)))
 		}
 		return err
 	}

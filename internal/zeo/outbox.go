@@ -126,6 +126,13 @@ func (o *outbox) waitRoom() error {
 	return o.mu.err
 }
 
+// queued returns how many bytes have not been taken by the connection yet.
+func (o *outbox) queued() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.mu.buf) + o.mu.writing + len(o.mu.late)
+}
+
 // add queues a frame.
 func (o *outbox) add(frame []byte) {
 	o.mu.Lock()

@@ -79,19 +79,7 @@ func TestAClientThatDoesNotReadIsNotReadFrom(t *testing.T) {
 			p.send(Z5.AppendLoadBefore(nil, 1, zodb.MaxTid))
 		}
 	}()
-	var c *conn
-	s.mu.Lock()
-	for x := range s.mu.conns {
-		if x.nc.RemoteAddr().String() == p.nc.LocalAddr().String() {
-			c = x
-		}
-	}
-	s.mu.Unlock()
-	queued := func() int {
-		c.out.mu.Lock()
-		defer c.out.mu.Unlock()
-		return len(c.out.mu.buf) + c.out.mu.writing
-	}
+	queued := func() int { return s.Queued("1") }
 	eventually(t, "the outbox is full", func() bool { return queued() > outboxRoom })
 	for serial, n := zodb.NoTid, 0; n < 20; n++ { // others go on
 		serial = other.commit(2, serial, "y")
@@ -105,6 +93,7 @@ func TestAClientThatDoesNotReadIsNotReadFrom(t *testing.T) {
 		}
 	}
 	<-sent
+	eventually(t, "nothing waits any more", func() bool { return queued() == 0 })
 }
 
 // A client that reads nothing at all is given up when too many invalidations

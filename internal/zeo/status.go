@@ -35,16 +35,26 @@ func (s *Server) status(name string) Dict {
 }
 
 // Connections returns how many connections use a storage, those of other nodes included.
-func (s *Server) Connections(storage string) int {
+func (s *Server) Connections(storage string) (n int) {
+	s.each(storage, func(*conn) { n++ })
+	return n
+}
+
+// Queued returns how many bytes wait to be sent on the connections to a storage.
+func (s *Server) Queued(storage string) (n int) {
+	s.each(storage, func(c *conn) { n += c.out.queued() })
+	return n
+}
+
+// each calls f with each connection to a storage.
+func (s *Server) each(storage string, f func(*conn)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := 0
 	for c := range s.mu.conns {
 		if p := c.registered.Load(); p != nil && *p == storage {
-			n++
+			f(c)
 		}
 	}
-	return n
 }
 
 // statusJSON is the answer to ruok.

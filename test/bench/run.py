@@ -19,6 +19,7 @@ import os
 import pathlib
 import platform
 import re
+import selectors
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -34,6 +36,7 @@ ROOT = HERE.parents[1]
 sys.path.append(str(ROOT / "test" / "interop"))
 
 import harness  # noqa: E402
+import wire  # noqa: E402
 
 PUT = 30  # ms
 
@@ -416,6 +419,59 @@ def nodes(options):
     gateway.stop()
 
 
+def idle(options):
+    """What clients cost that do nothing but hear of commits."""
+    print("| clients that are connected and do nothing | memory of the server | for each | commits beside, 1 client | median | "
+          "bytes of invalidations |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for clients in 0, 1000, 9000:
+        with s3storage(options, place(options)) as ours:
+            before = ours.status("VmRSS")
+            connections = [connected(ours.address) for _ in range(clients)]
+            resident = ours.status("VmRSS")
+            heard, stop = [0, 0], threading.Event()  # bytes, and connections that the server has closed
+            listener = threading.Thread(target=listen, args=(connections, heard, stop))
+            listener.start()
+            commits = bench(options, "commit", ours.address)["server"]["figures"]["commits"]
+            wait_for("a quiet server", ours.process, ours.log, lambda: quiet(heard))
+            stop.set()
+            listener.join()
+            for connection in connections:
+                connection.close()
+        if heard[1]:
+            sys.exit(f"the server has closed {heard[1]} connections of clients that did nothing")
+        each = f"{(resident - before) / clients * 1000:.0f} kB" if clients else ""
+        print(f"| {clients} | {resident:.0f} MB | {each} | {commits['per_second']:.0f}/s | {ms(commits['p50_ms'])} "
+              f"| {heard[0] / 1e6:.1f} MB |", flush=True)
+
+
+def connected(address):
+    host, _, port = address.rpartition(":")
+    connection = wire.Connection((host, int(port)))
+    connection.register()
+    connection.socket.setblocking(False)
+    return connection
+
+
+def listen(connections, heard, stop):
+    with selectors.DefaultSelector() as selector:
+        for connection in connections:
+            selector.register(connection.socket, selectors.EVENT_READ)
+        while not stop.is_set():
+            for key, _ in selector.select(0.1):
+                data = key.fileobj.recv(1 << 16)
+                if not data:
+                    selector.unregister(key.fileobj)
+                    heard[1] += 1
+                heard[0] += len(data)
+
+
+def quiet(heard):
+    before = heard[0]
+    time.sleep(1)
+    return heard[0] == before
+
+
 def loads(server):
     """How many objects a server was asked for."""
     with urllib.request.urlopen(re.search(r"url=(\S+/metrics)", server.log.read_text())[1]) as metrics:
@@ -428,7 +484,7 @@ def answer_nothing(command):
 
 
 SECTIONS = {"compare": compare, "slow-bucket": slow_bucket, "blobs": blobs, "undo": undo, "pack": pack,
-            "beside": beside, "nodes": nodes}
+            "beside": beside, "nodes": nodes, "idle": idle}
 
 
 def main():

@@ -24,6 +24,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("S3STORAGE_BINARY") or str(ROOT / "bin" / "s3storage-race")
@@ -93,6 +95,24 @@ def environment():
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         environment.pop(name, None)
     return environment
+
+
+def status(bucket, storage="1"):
+    """The exit status and the output of s3storage status."""
+    done = subprocess.run([BINARY, "status", bucket.url, "--storage", storage],
+                          env=dict(environment(), GORACE="atexit_sleep_ms=0"),
+                          capture_output=True, text=True, timeout=HANG)
+    return done.returncode, done.stdout + done.stderr
+
+
+def get(address, path):
+    """The status and the text of an answer by HTTP."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=HANG) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as e:
+        with e:
+            return e.code, e.read().decode()
 
 
 class Gateway:

@@ -1,6 +1,5 @@
 """Several servers on one bucket: one leads, the others follow it."""
 
-import subprocess
 import threading
 import time
 
@@ -8,18 +7,11 @@ import harness
 import pytest
 import transaction
 import wire
-from harness import wait_until
+from harness import status, wait_until
 
 pytestmark = pytest.mark.s3storage
 
 z64 = bytes(8)
-
-
-def status(bucket):
-    """The exit status and the output of s3storage status."""
-    done = subprocess.run([harness.BINARY, "status", bucket.url], env=dict(harness.environment(), GORACE="atexit_sleep_ms=0"),
-                          capture_output=True, text=True, timeout=harness.HANG)
-    return done.returncode, done.stdout + done.stderr
 
 
 def test_clients_of_three_servers_share_one_database(bucket, new_server, open_db):
