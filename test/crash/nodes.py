@@ -125,6 +125,7 @@ class Ledger(ledger.Reader):
         super().__init__(directory)
         self.looks = []  # (address, at, seconds, error or None)
         self.refused = collections.Counter()  # why transactions failed
+        self.begun = {}  # client -> when the last one was begun of which it was told
 
     def _event(self, client, event, new):
         if "r" in event or "f" in event:
@@ -132,6 +133,8 @@ class Ledger(ledger.Reader):
         elif "w" in event:
             self.refused[event["w"].partition("(")[0]] += 1
         super()._event(client, event, new)
+        if "k" in event:
+            self.begun[client] = self.attempts[client, event["k"]].at
 
 
 class Failed(Exception):
@@ -223,6 +226,8 @@ class Run:
         for ack in self.ledger.update():
             self.readable += self.ledger.attempts[ack.client, ack.seq].oids
         del self.readable[:-3000]
+        if self.ledger.complaints:
+            raise Failed("\n".join(self.ledger.complaints))
         for process in self.load:
             if process.poll() is not None:
                 raise Failed(f"a load process ended with {process.returncode}")
@@ -238,13 +243,7 @@ class Run:
 
     def written(self, since, clients=1):
         """Whether so many clients were told of a transaction begun since then."""
-        found = set()
-        for ack in reversed(self.ledger.acks.values()):
-            if ack.at < since:
-                break
-            if self.ledger.attempts[ack.client, ack.seq].at > since:
-                found.add(ack.client)
-        return len(found) >= clients
+        return sum(at > since for at in self.ledger.begun.values()) >= clients
 
     def await_clients(self, since):
         self.wait("every client is told of a commit",
@@ -403,10 +402,10 @@ class Run:
                  (self.stopped, False), (self.killed, False), (self.paused, False),
                  (self.killed_and_started, True), (self.all_killed, None)]
         if self.network:
-            kinds += [(self.cut_off, True), (self.cut_off, False),
-                      (self.cut_from_nodes, True), (self.cut_from_nodes, False)]
-            if self.gateway:
-                kinds += [(self.cut_from_bucket, True), (self.cut_from_bucket, False)]
+            kinds += [(self.cut_from_nodes, True), (self.cut_from_nodes, False)]
+            if self.gateway:  # a directory cannot be cut off
+                kinds += [(self.cut_off, True), (self.cut_off, False),
+                          (self.cut_from_bucket, True), (self.cut_from_bucket, False)]
         if self.gateway:
             kinds.append((self.s3_restarted, None))
         if self.lease:
@@ -452,6 +451,7 @@ class Run:
             with wire.Connection(node.address) as connection:
                 connection.register()
                 observe.check_loads(connection, raws[0], oids, self.findings)
+        self.stop_readers()
         for node in self.nodes:
             node.stop()
         observe.check_bucket(self.bucket.path, raws[0], self.findings)
@@ -491,9 +491,15 @@ class Run:
         finally:
             self.close()
 
-    def close(self):
+    def stop_readers(self):
         for reader in self.readers:
             reader.stopped.set()
+        for reader in self.readers:
+            reader.join()
+        self.readers = []
+
+    def close(self):
+        self.stop_readers()
         for process in self.load:
             process.kill()
             process.wait()

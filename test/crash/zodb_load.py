@@ -88,7 +88,7 @@ class Client:
     def look(self, db, storage):
         """Read another client's objects, or one's own."""
         owner = self.random.randrange(len(self.trees))
-        manager = transaction.TransactionManager(explicit=True)
+        manager = transaction.TransactionManager()
         node, at = storage.node(), time.monotonic()
         try:
             manager.begin()
@@ -125,7 +125,7 @@ class Client:
 
     def write(self, db, storage):
         """One transaction, or what becomes of it."""
-        manager = transaction.TransactionManager(explicit=True)
+        manager = transaction.TransactionManager()
         manager.begin()
         connection = db.open(manager)
         storage.finishing, storage.tid = False, None
