@@ -49,7 +49,7 @@ PROCESSES = 4
 COUNTERS = 4
 SET_UP = 999  # the number of the client that writes the root
 LEASE = 5     # seconds after which a silent node has lost it
-PLANNED = ("leader stopped", "follower stopped")
+READS = 500   # on one connection
 
 
 class Node(harness.Server):
@@ -92,16 +92,18 @@ class Reader(threading.Thread):
 
     def run(self):
         while not self.stopped.wait(0.05):
+            oids = self.owner.readable[:]  # what the node has when it has let one in
             try:
                 with wire.Connection(self.node.address) as self.connection:
                     self.connection.register(read_only=True)
-                    while not self.stopped.wait(0.02):
-                        self.read()
+                    for _ in range(READS):
+                        if self.stopped.wait(0.02):
+                            break
+                        self.read(self.random.choice(oids))
             except (OSError, wire.Closed, wire.ServerError):
                 pass  # the node is down, or begins
 
-    def read(self):
-        oid = self.random.choice(self.owner.readable)
+    def read(self, oid):
         start = time.monotonic()
         try:
             self.connection.call("loadBefore", bytes.fromhex(oid), wire.maxtid)
@@ -573,6 +575,7 @@ def main(arguments=None):
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--bucket", choices=["dir", "s3"], default="dir")
     parser.add_argument("--lease", choices=["bucket", "postgres", "memcached"], default="bucket")
+    parser.add_argument("--keep", action="store_true", help="the evidence, in any case")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31),
                         help="of the disturbances and the load; by default a new one")
     options = parser.parse_args(arguments)
@@ -586,7 +589,7 @@ def main(arguments=None):
     run = Run(options, directory)
     run.run()
     print(run.table())
-    if run.findings:
+    if run.findings or options.keep:
         print(run.findings.describe())
         print(f"evidence is in {directory}")
     else:
