@@ -63,25 +63,28 @@ class Client:
 
     def run(self):
         while not self.stop.is_set():
-            # Else all would gather at the node that answers first.
-            addresses = self.random.sample(self.addresses, self.random.choice(
-                (2, len(self.addresses))))
+            # All addresses, or one: else all would gather at the node that answers first.
+            one = self.addresses[self.number % len(self.addresses)]
+            addresses = self.random.choice((self.addresses, [one]))
             try:
-                storage = Storage(addresses, wait_timeout=harness.HANG, cache_size=2 << 20)
-                db = ZODB.DB(storage)
+                storage = Storage(addresses, wait_timeout=10, cache_size=2 << 20)
             except ZEO.Exceptions.ClientDisconnected:
                 continue
+            db = None
             try:
+                db = ZODB.DB(storage)
                 until = time.monotonic() + self.random.uniform(10, 60)
                 while not self.stop.is_set() and time.monotonic() < until:
                     self.look(db, storage)
                     self.write(db, storage)
                     self.stop.wait(self.random.uniform(0, 0.3))
+            except ZEO.Exceptions.ClientDisconnected:
+                pass  # it looked at the root
             except Exception as e:
                 self.log.write(v=f"unexpected: {e!r}")
                 raise
             finally:
-                db.close()
+                (db or storage).close()
 
     # -- reads
 
