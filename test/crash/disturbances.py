@@ -65,7 +65,7 @@ class Disturber:
         """Wait for a time, and then for writes, but not for ever."""
         start = time.monotonic()
         self.run.wait("time passes", lambda: time.monotonic() > start + seconds and (
-            self.run.written(start) or time.monotonic() > start + seconds + 4 * LEASE))
+            self.run.written(start) or time.monotonic() > start + seconds + 2 * LEASE))
 
     def await_writes(self):
         since = time.monotonic()
