@@ -45,7 +45,7 @@
 //	deploy                         servers in Kubernetes
 //	test/interop                   the server against the real ZODB and ZEO packages, in Python
 //	test/bench                     the figures of doc/performance.md
-//	test/crash                     servers killed under load, and the proof that nothing was lost
+//	test/crash                     servers killed, paused and cut off under load, and the proof that nothing was lost
 //	test/site                      a real Zope and a real Plone on the server
 //	tools                          a module of its own: the programs that tests start
 package s3storage
