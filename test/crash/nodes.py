@@ -98,7 +98,8 @@ class Run:
             self.nodes.append(Node(
                 self.directory / f"node-{number}", self.bucket,
                 f"{host}:{harness.free_port()}", enter,
-                ["--lease", self.lease_url, "--flush-objects", self.random.choice(("50", "500"))]))
+                ["--lease", self.lease_url, "--pack-grace", "1m",
+                 "--flush-objects", self.random.choice(("50", "500"))]))
         for node in self.nodes:
             node.start()
         self.make_database()
