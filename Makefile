@@ -17,6 +17,7 @@ BENCH         ?= .
 BENCHCOUNT    ?= 6
 KILLS         ?= 200
 SCHEDULES     ?= 1000000
+MINUTES       ?= 60
 # How many interoperation tests run side by side.
 JOBS          ?= 2
 PYTEST_ARGS   ?=
@@ -115,6 +116,13 @@ crash-commands: setup ## KILLS (200) kills of each of import, pack, snapshot, re
 	@for bucket in dir s3; do for round in $$(seq 10 10 $(KILLS)); do \
 	  $(VENV_PYTHON) test/crash/commands.py --kills 10 --bucket $$bucket; \
 	done; done
+
+.PHONY: nodes-long
+nodes-long: servers setup ## MINUTES (60) of disturbances of five nodes with 20 clients: a third with each kind of lease
+	@for lease in bucket postgres memcached; do \
+	  $(VENV_PYTHON) test/crash/nodes.py --nodes 5 --clients 20 --bucket s3 --lease $$lease \
+	    --minutes $$(($(MINUTES) / 3)); \
+	done
 
 .PHONY: oracle-long
 oracle-long: setup ## ORACLE_STEPS (10000) random operations, compared with ZEO's server and a FileStorage

@@ -49,7 +49,7 @@
 //	deploy                         servers in Kubernetes; alerts and a dashboard for Prometheus and Grafana
 //	test/interop                   the server against the real ZODB and ZEO packages, in Python
 //	test/bench                     the figures of doc/performance.md
-//	test/crash                     servers killed under load, and the proof that nothing was lost
+//	test/crash                     servers killed, paused and cut off under load, and the proof that nothing was lost
 //	test/site                      a real Zope and a real Plone on the server
 //	tools                          modules of their own: the programs that tests start; what Prometheus says of deploy
 package s3storage

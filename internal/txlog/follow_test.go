@@ -177,6 +177,42 @@ func TestLeadGoesBackAndForth(t *testing.T) {
 	})
 }
 
+func TestFollowerThatHasComeThroughACheckpointLeadsWithoutBeginningAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, bases := bucket.NewMemory(), shelf{}
+		leader, r1 := bases.open(t, b, "leader")
+		follower, r := follow(t, b, "follower")
+		r.mu.Lock()
+		r.bases = bases
+		r.mu.Unlock()
+		appendMany(leader, 1, 10)
+		id, p := bases.flushBase(t, leader, r1)
+		appendMany(leader, 11, 20)
+		flush(t, leader)
+		time.Sleep(2 * followEvery)
+		r.want(t, 20)
+		if err := leader.WriteCheckpoint(t.Context(), id, p); err != nil {
+			t.Fatal(err)
+		}
+		leader.Close()
+		if err := follower.Lead(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		appendMany(follower, 21, 30)
+		flush(t, follower)
+		r.want(t, 30)
+		if r.resets != 1 {
+			t.Errorf("it began anew %d times: clients of a node that follows have seen what it forgot", r.resets-1)
+		}
+		if h, err := follower.readHead(t.Context()); err != nil || h.Checkpoint != 1 {
+			t.Errorf("the hint: %+v, %v", h, err)
+		}
+		follower.Close()
+		_, r3 := bases.open(t, b, "third")
+		r3.want(t, 30)
+	})
+}
+
 func TestWhatIsAppendedAsSoonAsANodeLeadsIsWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := bucket.NewMemory()

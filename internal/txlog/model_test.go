@@ -207,7 +207,8 @@ func (m *model) process(s *modelState, i int, yield func(modelState, func() stri
 	case walking:
 		m.walk(s, &to, p, do)
 	case looking:
-		if newest := s.newest(); newest > p.known && !m.rules.noSecondLook {
+		newest := s.newest()
+		if newest > p.known && !p.applied.has(int(s.stand[newest-1])) && !m.rules.noSecondLook {
 			to.begin(p, newest)
 			do("sees checkpoint %d, and begins anew from %s", newest, m.show(p.at))
 		} else {

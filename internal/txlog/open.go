@@ -131,8 +131,8 @@ func (w *walker) takeOver(ctx context.Context, node Node) error {
 				continue
 			}
 		}
-		found, err := w.look(ctx)
-		if err != nil || !found {
+		anew, err := w.lookAgain(ctx)
+		if err != nil || !anew {
 			return err
 		}
 	}

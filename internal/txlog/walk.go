@@ -111,6 +111,26 @@ func (w *walker) look(ctx context.Context) (found bool, err error) {
 	return true, w.resetTo(ctx, c)
 }
 
+// lookAgain is look for a walk that is about to lead, and has come to a seal of its
+// own. It goes on where it is if it has itself come to the object that adopted the
+// checkpoint's base, and the checkpoint accounts for nothing behind that object: then
+// the checkpoint speaks of the log that was walked, and all that may be deleted lies
+// before the seal.
+func (w *walker) lookAgain(ctx context.Context) (anew bool, err error) {
+	c, err := w.newestAfter(ctx, w.number())
+	if err != nil {
+		return false, err
+	}
+	if c != nil {
+		if at, ok := w.adopted[c.Base]; !ok || at != c.Adopted || c.Position.Slot > at+1 {
+			return true, w.resetTo(ctx, c)
+		}
+		w.checkpoint = c
+	}
+	w.settleSeals()
+	return false, nil
+}
+
 // lookBeyond is look for a walk that waits for the next object: it begins anew
 // only at a checkpoint beyond where it is, or beyond a seal that may mean nothing.
 func (w *walker) lookBeyond(ctx context.Context) error {

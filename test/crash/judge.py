@@ -33,6 +33,7 @@ class Findings:
         "half": "packs that took effect in part",
         "bucket": "objects in the bucket that are missing, or that nothing needs",
         "view": "answers that differ from what is in the bucket, or from others",
+        "unread": "reads that failed at nodes to which nothing was done",
         "complaint": "seen by a client",
     }
 

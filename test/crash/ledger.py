@@ -91,14 +91,20 @@ class _Unpickler(pickle.Unpickler):
         return reference[0].hex()
 
 
-def stamped(client, seq, slot, padding=b"", value=None, refs=(), blob=None):
-    """A record that says whose it is and whether it is whole."""
+def state(client, seq, slot, padding=b"", value=None, refs=(), blob=None):
+    """What is in a record that says whose it is and whether it is whole. The refs
+    are oids here, and references in the record."""
     state = dict(zip(_KEYS, (client, seq, slot, value, list(refs), blob)), padding=padding)
-    state["sum"] = _sum(state)
-    state["refs"] = [_Reference(bytes.fromhex(oid)) for oid in refs]
+    return dict(state, sum=_sum(state))
+
+
+def stamped(*args, refs=(), **options):
+    """Such a record."""
+    content = state(*args, refs=refs, **options)
+    content["refs"] = [_Reference(bytes.fromhex(oid)) for oid in refs]
     file = io.BytesIO()
     file.write(_HEAD)
-    _Pickler(file, 3).dump({"data": state})
+    _Pickler(file, 3).dump({"data": content})
     return file.getvalue()
 
 
@@ -112,9 +118,9 @@ def read_state(data):
     if data is None:
         return None
     try:
-        file = io.BytesIO(data)
-        file.seek(len(_HEAD))
-        state = _Unpickler(file).load()["data"]
+        unpickler = _Unpickler(io.BytesIO(data))
+        unpickler.load()  # the class, which the state may refer back to
+        state = unpickler.load()["data"]
         if data.startswith(_HEAD) and state["sum"] == _sum(state):
             return State((state["client"], state["seq"]), state["value"],
                          tuple(state["refs"]), state["blob"])

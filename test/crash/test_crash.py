@@ -1,7 +1,11 @@
 """The crash tests in short form, and the proof that they can fail.
 
-`make crash-long` and `make crash-commands` run them at length.
+`make crash-long`, `make crash-commands` and `make nodes-long` run them at length.
 """
+
+import pathlib
+import subprocess
+import sys
 
 import commands
 import crash
@@ -35,6 +39,21 @@ def test_nothing_is_lost_torn_or_given_twice(capsys, arguments):
 
 def test_a_command_that_was_killed_does_its_work_when_it_is_run_again():
     commands.main(["--kills", "1", "--transactions", "40"])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("arguments", [
+    "--bucket s3 --lease memcached --seed 7",
+    "--bucket dir --lease postgres --seed 7 --only lease",
+])
+def test_nodes_that_are_disturbed_lose_nothing(arguments):
+    """Each kind of disturbance once. In a process of its own, for it has a network of
+    its own where the machine allows it."""
+    nodes = pathlib.Path(__file__).with_name("nodes.py")
+    done = subprocess.run([sys.executable, nodes, *arguments.split()], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("tamper, expected", [

@@ -118,20 +118,24 @@ def get(address, path):
 
 
 class Gateway:
-    """versitygw over a directory, on loopback."""
+    """versitygw over a directory, by default on loopback."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, host="127.0.0.1"):
         self.directory = pathlib.Path(directory)
-        self.port = free_port()
+        self.host, self.port = host, free_port()
+        self.start()
+
+    def start(self):
+        """Start it, also again."""
         root = self.directory / "root"
         (root / "bucket").mkdir(parents=True, exist_ok=True)
         metadata = []
         if not _keeps_attributes(root):
             (self.directory / "sidecar").mkdir(exist_ok=True)
             metadata = ["--sidecar", str(self.directory / "sidecar")]
-        self.log = open(self.directory / "gateway.log", "wb")
+        self.log = open(self.directory / "gateway.log", "ab")
         self.process = subprocess.Popen(
-            [VERSITYGW, "--port", f"127.0.0.1:{self.port}",
+            [VERSITYGW, "--port", f"{self.host}:{self.port}",
              "--access", ACCESS_KEY, "--secret", SECRET_KEY,
              "--region", "us-east-1", "--quiet", "--keep-alive",
              "posix", *metadata, str(root)],
@@ -142,14 +146,14 @@ class Gateway:
                 raise AssertionError("the S3 gateway ended: " + (
                     self.directory / "gateway.log").read_text(errors="replace"))
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.host, self.port), 1).close()
             except OSError:
                 return False
             return True
         wait_until("the S3 gateway answers", answers)
 
     def url(self, prefix):
-        return (f"s3://bucket/{prefix}?endpoint=http://127.0.0.1:{self.port}"
+        return (f"s3://bucket/{prefix}?endpoint=http://{self.host}:{self.port}"
                 "&region=us-east-1&path-style=true")
 
     def objects(self, prefix):
