@@ -37,9 +37,9 @@ SELECTION = [
 
 # What is left to a store that shows nothing at once, in little time.
 EVENTUAL_SELECTION = [
-    "testZEO.BlobAdaptedFileStorageTests.check*",
+    "testZEO.BlobAdaptedFileStorageTests.check[LMPU]*",
     "testZEO.FileStorageRecoveryTests.*",
-    "ClientStorageNonSharedBlobsBlobTests.*",
+    "ClientStorageNonSharedBlobsBlobTests.ClientStorageNonSharedBlobsBlobUndoTests.*",
 ]
 
 
