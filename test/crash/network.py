@@ -29,7 +29,7 @@ def inside():
 def rerun():
     """Run this program again in a network of its own, and return its exit status;
     None if the machine does not allow that."""
-    for more in ([], ["--user", "--map-root-user"]):
+    for more in ([], ["--user", "--map-current-user", "--keep-caps"]):
         unshare = ["unshare", *more, *_PROCESSES]
         try:
             tried = subprocess.run([*unshare, "ip", "link", "add", "hub", "type", "bridge"],

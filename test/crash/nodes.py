@@ -135,11 +135,11 @@ class Run:
             job = dict(first=mine.start, clients=len(mine), counters=self.counters,
                        trees=self.trees, addresses=[node.address for node in self.nodes],
                        directory=str(self.ledger_directory), seed=self.options.seed)
-            self.load.append(subprocess.Popen(
-                [sys.executable, str(HERE / "zodb_load.py"), json.dumps(job)],
-                stdin=subprocess.PIPE, cwd=self.directory,
-                stderr=open(self.directory / f"load-{n}.log", "wb"),
-                env=dict(os.environ, PYTHONPATH=f"{HERE}:{HERE.parent / 'interop'}")))
+            with open(self.directory / f"load-{n}.log", "wb") as log:
+                self.load.append(subprocess.Popen(
+                    [sys.executable, str(HERE / "zodb_load.py"), json.dumps(job)],
+                    stdin=subprocess.PIPE, cwd=self.directory, stderr=log,
+                    env=dict(os.environ, PYTHONPATH=f"{HERE}:{HERE.parent / 'interop'}")))
         self.await_clients(0)
 
     # -- waiting
