@@ -251,7 +251,7 @@ func (e *Engine) failExpectedLocked(before txlog.Epoch, why error) {
 func (e *Engine) FollowLog(o zodb.LogObserver) (epoch, slot uint64, err error) {
 	e.state.Lock()
 	defer e.state.Unlock()
-	if err := e.leads(); err != nil {
+	if err := e.serves(); err != nil {
 		return 0, 0, err
 	}
 	e.state.followers[o] = struct{}{}
@@ -271,7 +271,20 @@ func (e *Engine) LogEnd() (epoch, slot uint64, last zodb.Tid, err error) {
 	e.state.RLock()
 	defer e.state.RUnlock()
 	end := e.growingLocked().end
-	return uint64(end.Epoch), uint64(end.Slot), e.state.last, e.leads()
+	return uint64(end.Epoch), uint64(end.Slot), e.state.last, e.serves()
+}
+
+// StuckAfter is how long a leader may fail to write to its log before it makes room for
+// another node, which perhaps can: it is no leader to those who follow until it has
+// written again.
+const StuckAfter = 3 * time.Second
+
+// serves tells whether this node leads as others want it.
+func (e *Engine) serves() error {
+	if stuck := e.log.Stuck(); stuck > StuckAfter {
+		return fmt.Errorf("%w: this server has failed to write to its log for %s", zodb.ErrReadOnly, stuck.Round(time.Second))
+	}
+	return e.leads()
 }
 
 // Sequenced implements zodb.Forwarded.

@@ -185,15 +185,7 @@ func (n *Node) do(f func()) bool {
 func (n *Node) run() {
 	for lost := (*link)(nil); n.ctx.Err() == nil; {
 		if n.Engine.ReadOnly() == nil {
-			select {
-			case <-n.role:
-			case <-n.ctx.Done():
-				return
-			}
-			if n.Engine.ReadOnly() != nil && n.ctx.Err() == nil {
-				// Somebody else has it by now, or it stands in their way.
-				n.release()
-			}
+			n.reign()
 			continue
 		}
 		l := n.connect(n.ctx, n.Log().End())
@@ -202,6 +194,34 @@ func (n *Node) run() {
 		}
 		if lost = l; l != nil {
 			n.follow(l)
+		}
+	}
+}
+
+// reign waits until this node leads no more. It lets go of the lease then, for somebody
+// else has it by now, or it stands in their way; and where this node cannot write to its
+// log, for others perhaps can. If none can, it goes on when it can again.
+func (n *Node) reign() {
+	tick := time.NewTicker(engine.StuckAfter / 5)
+	defer tick.Stop()
+	for released := false; ; {
+		select {
+		case <-n.role:
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+		leads := n.Engine.ReadOnly() == nil
+		stuck := n.Log().Stuck()
+		if leads && stuck > engine.StuckAfter && !released {
+			n.logger.Warn("this node leads, and cannot write to the log; others may lead if they can", "for", stuck.Round(time.Second), "lease", n.lease.String())
+		}
+		if !released && (!leads || stuck > engine.StuckAfter) {
+			n.release()
+			released = true
+		}
+		if !leads {
+			return
 		}
 	}
 }

@@ -295,6 +295,32 @@ func TestAFollowerLeavesALeaderThatDoesNotKnowOfItsSuccessor(t *testing.T) {
 	}
 }
 
+func TestALeaderThatCannotWriteIsReplaced(t *testing.T) {
+	memory, m := bucket.NewMemory(), newMutex()
+	b := faults.New(memory, faults.Config{})
+	first := serve(t, b, m.of(), "first")
+	follower := serve(t, memory, m.of(), "follower")
+	eventually(t, "it follows", func() bool { return follower.Status().Linked })
+	serial, err := commit(follower, 1, zodb.NoTid, "state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.ClearScript()
+	b.Script(faults.Rule{Kind: bucket.KindPutIfAbsent, Prefix: txlog.Prefix, Times: -1, Fault: faults.Fault{Action: faults.Never}})
+	// Nobody knows of it before the first one is known to lead no more.
+	if _, err := commit(follower, 1, serial, "lost"); !errors.Is(err, zodb.ErrNotCommitted) {
+		t.Errorf("what the first one could not write: %v", err)
+	}
+	if _, err := commit(follower, 1, serial, "next"); err != nil {
+		t.Errorf("at the next one: %v", err)
+	}
+	if !follower.Status().Leads {
+		t.Error("it does not lead")
+	}
+	b.ClearScript()
+	eventually(t, "the first one follows", func() bool { return first.Status().Linked })
+}
+
 func TestConflictOnAFollowerIsToldWhenItCanBeSeenThere(t *testing.T) {
 	nodes := cluster(t, bucket.NewMemory(), 3)
 	serial, err := commit(nodes[0], 1, zodb.NoTid, "first")

@@ -126,6 +126,19 @@ func (l *Log) Sent() Slot {
 	return l.mu.end.Slot
 }
 
+// Stuck returns for how long a leader has tried to put the oldest object that is not
+// part of the log yet, beyond what its bytes may take; 0 if there is none, or for a node
+// that does not lead.
+func (l *Log) Stuck() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.leader == nil || l.mu.lost || len(l.mu.leader.flight) == 0 {
+		return 0
+	}
+	f := l.mu.leader.flight[0]
+	return max(0, time.Since(f.first)-time.Duration(len(f.data))*time.Second/slowest)
+}
+
 func (l *Log) endLocked() Position {
 	if l.mu.leader != nil && !l.mu.lost {
 		return l.mu.leader.End()

@@ -138,7 +138,8 @@ func (c *conn) tellEnds(leader zodb.Leader) {
 	for {
 		epoch, slot, last, err := leader.LogEnd()
 		if err != nil {
-			return // LogEnded has the connection closed
+			c.out.end() // it had better look for another leader
+			return
 		}
 		frame, _ := c.enc.AppendOneWay(nil, "s3_end", Tuple{int64(epoch), int64(slot), last, c.srv.turn(c)}) // always can be sent
 		c.out.addInfo(frame)

@@ -9,7 +9,8 @@ type Leader interface {
 
 	// FollowLog has o told of every object that this node writes to its log from
 	// a slot of an epoch on, until UnfollowLog. Everything before can be read
-	// from the bucket. It fails with ErrReadOnly where this node does not lead.
+	// from the bucket. It fails with ErrReadOnly where this node does not lead, or leads and
+	// cannot write, so that another one had better lead.
 	FollowLog(o LogObserver) (epoch, slot uint64, err error)
 	UnfollowLog(o LogObserver)
 
