@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"s3storage/internal/bucket"
 )
@@ -123,9 +124,12 @@ func (b *Bucket) PutStream(ctx context.Context, name string, r io.Reader) error 
 		err = bucket.Sleep(ctx, propagation)
 	}
 	if err == nil {
-		_, err = b.catalog.pool.Exec(ctx, `INSERT INTO s3storage_object (bucket, name, size, stored) VALUES ($1, $2, $3, clock_timestamp())
-			ON CONFLICT (bucket, name) DO UPDATE SET size = excluded.size, data = NULL, stored = excluded.stored`,
-			b.id, name, count.n)
+		var tag pgconn.CommandTag
+		tag, err = b.catalog.pool.Exec(ctx, `UPDATE s3storage_object SET size = $3, data = NULL, stored = clock_timestamp()
+			WHERE bucket = $1 AND name = $2`, b.id, name, count.n)
+		if err == nil && tag.RowsAffected() == 0 {
+			err = errors.New("it was deleted while it was written")
+		}
 	}
 	if err != nil {
 		b.giveUp(ctx, name)
@@ -167,13 +171,14 @@ func (b *Bucket) propagation(ctx context.Context) (tp time.Duration, err error) 
 	return tp, err
 }
 
-// giveUp removes what a stream has left that became no object, if it can, and has
-// the object before copied again. What it cannot remove CleanUp finds.
+// giveUp has the object before a stream that failed copied again. What the stream has
+// left in the store CleanUp finds: were it deleted at once, and that late, it might be
+// what the next attempt has written.
 func (b *Bucket) giveUp(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTime)
 	defer cancel()
-	_, _ = b.remove(ctx, name, `AND size IS NULL`)
-	_, _ = b.catalog.pool.Exec(ctx, `UPDATE s3storage_object SET stored = NULL WHERE bucket = $1 AND name = $2 AND stored = 'infinity'`, b.id, name)
+	_, _ = b.catalog.pool.Exec(ctx, `UPDATE s3storage_object SET stored = NULL
+		WHERE bucket = $1 AND name = $2 AND stored = 'infinity' AND data IS NOT NULL`, b.id, name)
 }
 
 const giveUpTime = 5 * time.Second
@@ -273,22 +278,28 @@ func (b *Bucket) List(ctx context.Context, prefix, after string, fn func(bucket.
 	}
 }
 
-// Delete implements bucket.Bucket.
+// Delete implements bucket.Bucket. First it is no object any more, then it goes: one
+// of which only the row is left would be a lost one.
 func (b *Bucket) Delete(ctx context.Context, name string) error {
 	if err := b.refused(ctx, bucket.KindDelete, name); err != nil {
 		return err
 	}
-	if _, err := b.remove(ctx, name, ``); err != nil {
+	_, err := b.catalog.pool.Exec(ctx, `UPDATE s3storage_object SET size = NULL, data = NULL, stored = 'infinity'
+		WHERE bucket = $1 AND name = $2 AND size IS NOT NULL`, b.id, name)
+	if err == nil {
+		_, err = b.remove(ctx, name)
+	}
+	if err != nil {
 		return b.failure(bucket.KindDelete, name, err)
 	}
 	return nil
 }
 
-// remove deletes an object from the store, and its row, if that fulfils a
-// condition. It tells whether it did.
-func (b *Bucket) remove(ctx context.Context, name, condition string) (removed bool, err error) {
+// remove deletes what is under a name from the store, and the row, if that is not
+// of an object. It tells whether it did.
+func (b *Bucket) remove(ctx context.Context, name string) (removed bool, err error) {
 	err = pgx.BeginFunc(ctx, b.catalog.writes, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `SELECT FROM s3storage_object WHERE bucket = $1 AND name = $2 `+condition+` FOR UPDATE`, b.id, name)
+		tag, err := tx.Exec(ctx, `SELECT FROM s3storage_object WHERE bucket = $1 AND name = $2 AND size IS NULL FOR UPDATE`, b.id, name)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err
 		}
@@ -322,7 +333,7 @@ func (b *Bucket) CleanUp(ctx context.Context, olderThan time.Duration) (int, err
 	n := 0
 	for _, name := range names {
 		var removed bool
-		if removed, err = b.remove(ctx, name, `AND size IS NULL`); err != nil {
+		if removed, err = b.remove(ctx, name); err != nil {
 			break
 		}
 		if removed {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,6 +61,7 @@ func Connect(ctx context.Context, location string) (*Catalog, error) {
 	} {
 		conn.RuntimeParams[name] = value
 	}
+	config.BeforeConnect = noCancels
 	c := &Catalog{}
 	if c.pool, err = pgxpool.NewWithConfig(ctx, config); err != nil {
 		return nil, fmt.Errorf("open the catalog: %w", err)
@@ -75,6 +77,25 @@ func Connect(ctx context.Context, location string) (*Catalog, error) {
 		return nil, fmt.Errorf("open the catalog in the PostgreSQL database %s at %s:%d: %w", conn.Database, conn.Host, conn.Port, err)
 	}
 	return c, nil
+}
+
+// noCancels has a connection send no requests to cancel, as pgx does when a context
+// ends: PostgreSQL would end the wait for a synchronous standby, and show to others what
+// no standby has.
+func noCancels(_ context.Context, config *pgx.ConnConfig) error {
+	var connected atomic.Bool
+	dial := config.DialFunc
+	config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if connected.Load() {
+			return nil, errors.New("no requests to cancel are sent")
+		}
+		return dial(ctx, network, address)
+	}
+	config.AfterConnect = func(context.Context, *pgconn.PgConn) error {
+		connected.Store(true)
+		return nil
+	}
+	return nil
 }
 
 // Close closes the connections. The buckets have to be closed before.

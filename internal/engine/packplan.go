@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -269,9 +270,15 @@ func (p *packPlan) classify(oid zodb.Oid, revs []candidate) error {
 	if !revs[len(revs)-1].deleted {
 		p.before++
 	}
+	sources := make(map[zodb.Tid]bool) // of later ones
+	for _, later := range revs[after:] {
+		if later.source != zodb.NoTid {
+			sources[later.source] = true
+		}
+	}
 	for i := range revs {
 		c := &revs[i]
-		shared := slices.ContainsFunc(revs[after:], func(later candidate) bool { return later.source == c.tid })
+		shared := sources[c.tid]
 		switch {
 		case i >= after || shared && !c.deleted:
 			c.kind = planStays
@@ -281,7 +288,8 @@ func (p *packPlan) classify(oid zodb.Oid, revs []candidate) error {
 			c.kind = planOld
 		}
 		if i < after && c.source != zodb.NoTid && c.tid > p.v.Packed {
-			p.changes = p.changes || slices.ContainsFunc(revs, func(o candidate) bool { return o.tid == c.source })
+			_, there := slices.BinarySearchFunc(revs, c.source, func(o candidate, tid zodb.Tid) int { return cmp.Compare(o.tid, tid) })
+			p.changes = p.changes || there
 		}
 		if !p.gc || c.deleted || c.kind == planOld {
 			continue

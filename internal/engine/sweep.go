@@ -212,6 +212,7 @@ func isData(name string) bool {
 // keep returns the names of the objects that are needed: the files of all bases and,
 // if data is set, the blobs and payload objects that revisions refer to.
 func (e *Engine) keep(ctx context.Context, data bool) (map[string]struct{}, error) {
+	reign := e.reign()
 	keep := make(map[string]struct{})
 	add := func(name string) { keep[name] = struct{}{} }
 	if data {
@@ -258,8 +259,8 @@ func (e *Engine) keep(ctx context.Context, data bool) (map[string]struct{}, erro
 				}
 				return nil
 			})
-			if err != nil && n < len(bases) && e.outdated(v) {
-				break // nobody needs it any more
+			if err != nil && n < len(bases) && e.outdated(v) && e.leads() == nil && e.reign() == reign {
+				break // this node has let go of it, so nobody needs it any more
 			}
 			if err != nil {
 				return nil, err

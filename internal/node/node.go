@@ -90,6 +90,7 @@ type Node struct {
 	role   chan struct{} // has room for one; filled when this node has come to lead, or leads no more
 
 	finishing chan struct{} // held by blobs that wait for the bucket
+	leasing   chan struct{} // held by the one who lets go of the lease, or asks for it again
 	stats     struct{ stores, aborts, conflicts, active, voting atomic.Int64 }
 
 	mu struct {
@@ -119,7 +120,7 @@ func Open(ctx context.Context, b bucket.Bucket, opts Options) (*Node, error) {
 	if opts.Dial == nil {
 		opts.Dial = zeo.Dial
 	}
-	n := &Node{opts: opts, logger: opts.Engine.Logger, role: make(chan struct{}, 1), begun: make(chan error, 1), finishing: make(chan struct{}, maxFinishing)}
+	n := &Node{opts: opts, logger: opts.Engine.Logger, role: make(chan struct{}, 1), begun: make(chan error, 1), finishing: make(chan struct{}, maxFinishing), leasing: make(chan struct{}, 1)}
 	n.mu.changed = make(chan struct{})
 	n.opts.Engine.OnRole = func() {
 		n.change(func() {}) // wakes those who wait for a leader
@@ -200,7 +201,8 @@ func (n *Node) run() {
 
 // reign waits until this node leads no more. It lets go of the lease then, for somebody
 // else has it by now, or it stands in their way; and where this node cannot write to its
-// log, for others perhaps can. If none can, it goes on when it can again.
+// log, for others perhaps can. If none can, it goes on when it can again, and asks for the
+// lease.
 func (n *Node) reign() {
 	tick := time.NewTicker(engine.StuckAfter / 5)
 	defer tick.Stop()
@@ -209,19 +211,28 @@ func (n *Node) reign() {
 		case <-n.role:
 		case <-tick.C:
 		case <-n.ctx.Done():
+		}
+		if n.ctx.Err() != nil {
 			return
 		}
-		leads := n.Engine.ReadOnly() == nil
-		stuck := n.Log().Stuck()
-		if leads && stuck > engine.StuckAfter && !released {
-			n.logger.Warn("this node leads, and cannot write to the log; others may lead if they can", "for", stuck.Round(time.Second), "lease", n.lease.String())
-		}
-		if !released && (!leads || stuck > engine.StuckAfter) {
+		leads, stuck := n.Engine.ReadOnly() == nil, n.Log().Stuck()
+		switch {
+		case !leads && !released:
+			n.release()
+			return
+		case !leads:
+			return
+		case stuck > engine.StuckAfter && !released:
+			n.logger.Warn("this node leads, and cannot write to the log; others may lead if they can",
+				"for", stuck.Round(time.Second), "lease", n.lease.String())
 			n.release()
 			released = true
-		}
-		if !leads {
-			return
+		case stuck == 0 && released:
+			ctx, cancel := context.WithTimeout(n.ctx, releaseTime)
+			n.leasing <- struct{}{}
+			released = n.lease.Acquire(ctx) != nil // then somebody else is about to lead
+			<-n.leasing
+			cancel()
 		}
 	}
 }
@@ -310,6 +321,8 @@ func (n *Node) reluctance(lost *link) time.Duration {
 
 // release lets go of the lease.
 func (n *Node) release() {
+	n.leasing <- struct{}{}
+	defer func() { <-n.leasing }()
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTime)
 	defer cancel()
 	if err := n.lease.Release(ctx); err != nil {

@@ -321,6 +321,33 @@ func TestALeaderThatCannotWriteIsReplaced(t *testing.T) {
 	eventually(t, "the first one follows", func() bool { return first.Status().Linked })
 }
 
+func TestALeaderThatCanWriteAgainHasTheLeaseAgain(t *testing.T) {
+	b := faults.New(bucket.NewMemory(), faults.Config{})
+	l := newMutex().of()
+	n := serve(t, b, l, "alone")
+	serial, err := commit(n, 1, zodb.NoTid, "state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.held
+	}
+	b.Script(faults.Rule{Kind: bucket.KindPutIfAbsent, Prefix: txlog.Prefix, Times: -1, Fault: faults.Fault{Action: faults.Error500}})
+	committed := make(chan error, 1)
+	go func() {
+		_, err := commit(n, 1, serial, "next")
+		committed <- err
+	}()
+	eventually(t, "it lets go of the lease", func() bool { return !held() })
+	b.ClearScript()
+	if err := <-committed; err != nil {
+		t.Error(err)
+	}
+	eventually(t, "it has the lease", held)
+}
+
 func TestConflictOnAFollowerIsToldWhenItCanBeSeenThere(t *testing.T) {
 	nodes := cluster(t, bucket.NewMemory(), 3)
 	serial, err := commit(nodes[0], 1, zodb.NoTid, "first")

@@ -277,6 +277,7 @@ func (l *Log) takeOver(ctx context.Context, w *walker) error {
 	if err := w.checkClock(ctx); err != nil {
 		return err
 	}
+	start := time.Now()
 	if err := w.takeOver(ctx, l.node); err != nil {
 		return err
 	}
@@ -288,7 +289,7 @@ func (l *Log) takeOver(ctx context.Context, w *walker) error {
 	}
 	p, told := w.p, make(chan struct{})
 	l.mu.Lock()
-	l.mu.first, l.mu.end = w.p, w.p
+	l.mu.first, l.mu.end, l.mu.took = w.p, w.p, time.Since(start)
 	l.mu.leader = NewLeader(l.cfg, w.db, w.p)
 	l.mu.adopted = w.adopted
 	l.mu.lost = false

@@ -67,9 +67,10 @@ type Log struct {
 
 	mu struct {
 		sync.Mutex
-		leader *Leader  // of the latest reign of this node; nil before the first
-		first  Position // behind the seal of that reign
-		end    Position // of what is known of the log, while this node follows
+		leader *Leader       // of the latest reign of this node; nil before the first
+		first  Position      // behind the seal of that reign
+		took   time.Duration // to begin it
+		end    Position      // of what is known of the log, while this node follows
 		timer  *time.Timer
 		closed bool
 		lost   bool // the observer was, or is about to be, told that the reign is over
@@ -127,16 +128,20 @@ func (l *Log) Sent() Slot {
 }
 
 // Stuck returns for how long a leader has tried to put the oldest object that is not
-// part of the log yet, beyond what its bytes may take; 0 if there is none, or for a node
-// that does not lead.
+// part of the log yet, beyond what its bytes may take and what a put usually takes: 0 if
+// there is none, or for a node that does not lead.
 func (l *Log) Stuck() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.leader == nil || l.mu.lost || len(l.mu.leader.flight) == 0 {
 		return 0
 	}
+	usual := l.mu.took // before anything is known
+	if l.mu.leader.usual > 0 {
+		usual = l.mu.leader.usual + 4*l.mu.leader.deviation
+	}
 	f := l.mu.leader.flight[0]
-	return max(0, time.Since(f.first)-time.Duration(len(f.data))*time.Second/slowest)
+	return max(0, time.Since(f.first)-usual-time.Duration(len(f.data))*time.Second/slowest)
 }
 
 func (l *Log) endLocked() Position {

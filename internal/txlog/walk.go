@@ -96,7 +96,7 @@ func (w *walker) resetTo(ctx context.Context, c *Checkpoint) error {
 
 // lost tells whether an error says that an object is missing or damaged.
 func lost(err error) bool {
-	return errors.Is(err, bucket.ErrNotExist) || errors.Is(err, zodb.ErrCorrupt)
+	return errors.Is(err, bucket.ErrNotExist) || errors.Is(err, bucket.ErrLost) || errors.Is(err, zodb.ErrCorrupt)
 }
 
 // look looks for a newer checkpoint and begins anew there if there is one.
