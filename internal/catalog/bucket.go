@@ -116,7 +116,7 @@ func (b *Bucket) PutStream(ctx context.Context, name string, r io.Reader) error 
 		return b.failure(bucket.KindPutStream, name, err)
 	}
 	if err := b.store.PutStream(ctx, name, count); err != nil {
-		b.giveUp(ctx, name)
+		b.giveUp(ctx, name, count.ended)
 		return err
 	}
 	propagation, err := b.propagation(ctx)
@@ -132,7 +132,7 @@ func (b *Bucket) PutStream(ctx context.Context, name string, r io.Reader) error 
 		}
 	}
 	if err != nil {
-		b.giveUp(ctx, name)
+		b.giveUp(ctx, name, true)
 		return b.failure(bucket.KindPutStream, name, err)
 	}
 	return nil
@@ -152,16 +152,18 @@ func (u *untilDone) Read(p []byte) (int, error) {
 	return u.r.Read(p)
 }
 
-// A counted reader counts what was read.
+// A counted reader counts what was read, and knows whether that was all.
 type counted struct {
-	r io.Reader
-	n int64
+	r     io.Reader
+	n     int64
+	ended bool
 }
 
 // Read implements io.Reader.
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
+	c.ended = c.ended || errors.Is(err, io.EOF)
 	return n, err
 }
 
@@ -171,14 +173,17 @@ func (b *Bucket) propagation(ctx context.Context) (tp time.Duration, err error) 
 	return tp, err
 }
 
-// giveUp has the object before a stream that failed copied again. What the stream has
-// left in the store CleanUp finds: were it deleted at once, and that late, it might be
-// what the next attempt has written.
-func (b *Bucket) giveUp(ctx context.Context, name string) {
+// giveUp has the object before a stream that failed copied again. What the stream may
+// have left in the store, where it had come to its end, CleanUp finds: were it deleted
+// at once, and that late, it might be what the next attempt has written.
+func (b *Bucket) giveUp(ctx context.Context, name string, ended bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTime)
 	defer cancel()
 	_, _ = b.catalog.pool.Exec(ctx, `UPDATE s3storage_object SET stored = NULL
 		WHERE bucket = $1 AND name = $2 AND stored = 'infinity' AND data IS NOT NULL`, b.id, name)
+	if !ended {
+		_, _ = b.catalog.pool.Exec(ctx, `DELETE FROM s3storage_object WHERE bucket = $1 AND name = $2 AND size IS NULL AND stored IS NULL`, b.id, name)
+	}
 }
 
 const giveUpTime = 5 * time.Second
