@@ -31,7 +31,9 @@ func (c *Catalog) Rebuild(ctx context.Context, store bucket.Bucket, name string,
 		err := tx.QueryRow(ctx, `INSERT INTO s3storage_bucket (name, version, propagation) VALUES ($1, $2, $3)
 			ON CONFLICT DO NOTHING RETURNING id`, name, version, propagation).Scan(&id)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return errors.New("it knows it already")
+			return fmt.Errorf("it knows it already; only if that is of a rebuild that was broken off, have it forgotten first, with psql: "+
+				"DELETE FROM s3storage_object WHERE bucket = (SELECT id FROM s3storage_bucket WHERE name = '%s'); "+
+				"DELETE FROM s3storage_bucket WHERE name = '%s'", name, name)
 		}
 		if err != nil {
 			return err
