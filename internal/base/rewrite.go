@@ -67,8 +67,8 @@ func (b *Base) Rewritten() (all []Segment) {
 
 // RewrittenBytes returns how much space they take up.
 func (b *Base) RewrittenBytes() (n int64) {
-	for i := range b.Rewrites {
-		n += b.Rewrites[i].Into.Size
+	for _, s := range b.Rewritten() {
+		n += s.Size
 	}
 	return n
 }

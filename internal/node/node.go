@@ -217,10 +217,10 @@ func (n *Node) reign() {
 		}
 		leads, stuck := n.Engine.ReadOnly() == nil, n.Log().Stuck()
 		switch {
-		case !leads && !released:
-			n.release()
-			return
 		case !leads:
+			if !released {
+				n.release()
+			}
 			return
 		case stuck > engine.StuckAfter && !released:
 			n.logger.Warn("this node leads, and cannot write to the log; others may lead if they can",

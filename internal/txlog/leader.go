@@ -409,9 +409,12 @@ func (l *Leader) pace() time.Duration {
 	return min(max(l.usual/pacePerPut, leastPace), mostPace)
 }
 
+// usually returns what puts take at most, but for few; 0 before anything is known.
+func (l *Leader) usually() time.Duration { return l.usual + 4*l.deviation }
+
 func (l *Leader) hedgeAfter() time.Duration {
 	if l.usual == 0 {
 		return firstHedge
 	}
-	return min(max(l.usual+4*l.deviation, leastHedge), mostHedge)
+	return min(max(l.usually(), leastHedge), mostHedge)
 }

@@ -136,13 +136,16 @@ func (l *Log) Stuck() time.Duration {
 	if l.mu.leader == nil || l.mu.lost || len(l.mu.leader.flight) == 0 {
 		return 0
 	}
-	usual := l.mu.took // before anything is known
-	if l.mu.leader.usual > 0 {
-		usual = l.mu.leader.usual + 4*l.mu.leader.deviation
+	usual := l.mu.leader.usually()
+	if usual == 0 {
+		usual = l.mu.took
 	}
 	f := l.mu.leader.flight[0]
-	return max(0, time.Since(f.first)-usual-time.Duration(len(f.data))*time.Second/slowest)
+	return max(0, time.Since(f.first)-usual-atSlowest(f.data))
 }
+
+// atSlowest is how long the bytes may take on their way.
+func atSlowest(data []byte) time.Duration { return time.Duration(len(data)) * time.Second / slowest }
 
 func (l *Log) endLocked() Position {
 	if l.mu.leader != nil && !l.mu.lost {
@@ -266,7 +269,7 @@ func (l *Log) act(reign *Leader, a Action) {
 			}
 		})
 	}
-	timeout := callTimeout + time.Duration(len(a.Data))*time.Second/slowest
+	timeout := callTimeout + atSlowest(a.Data)
 	ctx, cancel := context.WithTimeout(l.ctx, timeout)
 	defer cancel()
 	switch a.Kind {
